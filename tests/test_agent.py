@@ -1,0 +1,385 @@
+"""Update rules and wiring of the agents, and the replay buffer: which network feeds which target, and what moves."""
+
+import copy
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sac_continuous as sac
+
+OBS_DIM, ACTION_DIM = 4, 2
+OBS_SPACE = gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,))
+ACTION_SPACE = gym.spaces.Box(-1, 1, (ACTION_DIM,))
+
+
+def make_agent(seed=0, **changes):
+    torch.manual_seed(seed)
+    return sac.Agent(OBS_SPACE, ACTION_SPACE, sac.Args(cuda=False, **changes))
+
+
+def make_batch(seed=0, size=32):
+    generator = torch.Generator().manual_seed(seed)
+    obs, next_obs = torch.randn(2, size, OBS_DIM, generator=generator)
+    action = torch.rand(size, ACTION_DIM, generator=generator) * 2 - 1
+    reward, terminated = torch.randn(size, generator=generator), (torch.arange(size) % 4 == 0).float()
+    return sac.Batch(obs=obs, action=action, reward=reward, next_obs=next_obs, terminated=terminated)
+
+
+def poison(module):
+    for parameter in module.parameters():
+        parameter.data.fill_(math.nan)
+
+
+def spy(monkeypatch, name, returns=None):
+    """Records the arguments of an equation in each call; `returns` maps the true result to another."""
+    calls, true = [], getattr(sac, name)
+
+    def wrapper(*args, **kwargs):
+        calls.append(args)
+        result = true(*args, **kwargs)
+        return returns(result) if returns else result
+
+    monkeypatch.setattr(sac, name, wrapper)
+    return calls
+
+
+def parameters(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def same(before, after):
+    return all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+# ---- Which network feeds what ----
+def test_sac_target_comes_from_the_target_critics(monkeypatch):
+    calls = spy(monkeypatch, "td_target")
+    agent = make_agent()
+    poison(agent.critics)
+    agent.update(make_batch())
+    assert calls[0][2].isfinite().all() and calls[0][3].isfinite().all()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_sac_each_target_critic_feeds_its_own_value(monkeypatch, index):
+    calls = spy(monkeypatch, "td_target")
+    agent = make_agent()
+    poison(agent.critics_target[index])
+    agent.update(make_batch())
+    assert calls[0][2 + index].isnan().all() and calls[0][3 - index].isfinite().all()
+
+
+def test_sac_target_looks_at_the_next_observation_only(monkeypatch):
+    calls = spy(monkeypatch, "td_target")
+    batch = make_batch()
+    make_agent().update(batch._replace(obs=batch.obs * math.nan, action=batch.action * math.nan))
+    make_agent().update(batch._replace(next_obs=batch.next_obs * math.nan))
+    assert all(value.isfinite().all() for value in (calls[0][2], calls[0][3], calls[0][5]))
+    assert all(value.isnan().all() for value in (calls[1][2], calls[1][3], calls[1][5]))
+
+
+def test_sac_next_action_and_its_entropy_come_from_the_current_actor(monkeypatch):
+    calls = spy(monkeypatch, "td_target")
+    agent = make_agent()
+    poison(agent.actor)
+    agent.update(make_batch())
+    assert calls[0][5].isnan().all()
+
+
+def test_sac_target_gets_reward_mask_discount_and_temperature(monkeypatch):
+    calls = spy(monkeypatch, "td_target")
+    batch = make_batch()
+    make_agent(gamma=0.7, alpha=0.3).update(batch)
+    assert torch.equal(calls[0][0], batch.reward) and torch.equal(calls[0][1], batch.terminated)
+    assert calls[0][4] == 0.7 and calls[0][6].item() == pytest.approx(0.3)
+
+
+def test_sac_no_gradient_runs_through_the_target(monkeypatch):
+    calls = spy(monkeypatch, "critic_loss")
+    agent = make_agent()
+    agent.update(make_batch())
+    assert calls[0][0].requires_grad and calls[0][1].requires_grad and not calls[0][2].requires_grad
+    assert all(parameter.grad is None for parameter in agent.critics_target.parameters())
+
+
+def test_sac_critic_loss_sees_the_stored_action_and_both_critics(monkeypatch):
+    calls = spy(monkeypatch, "critic_loss")
+    batch, agent = make_batch(), make_agent()
+    expected = [critic(batch.obs, batch.action).detach() for critic in agent.critics]
+    agent.update(batch)
+    assert torch.allclose(calls[0][0].detach(), expected[0]) and torch.allclose(calls[0][1].detach(), expected[1])
+    assert not torch.allclose(expected[0], expected[1])
+
+
+def test_sac_actor_loss_uses_the_online_critics_after_their_step(monkeypatch):
+    spy(monkeypatch, "td_target", returns=torch.zeros_like)
+    calls = spy(monkeypatch, "actor_loss")
+    agent = make_agent(tau=1e-9)
+    poison(agent.critics_target)
+    agent.update(make_batch())
+    assert calls[0][1].isfinite().all() and calls[0][2].isfinite().all()
+    assert calls[0][0].requires_grad, "the entropy belongs to the actor's gradient"
+    assert not calls[0][3].requires_grad, "the actor's loss must not move the temperature"
+
+
+# ---- What moves, and what does not ----
+def test_targets_start_as_copies_and_move_by_tau():
+    agent = make_agent(tau=0.1)
+    first = parameters(agent.critics)
+    assert same(first, parameters(agent.critics_target))
+    agent.update(make_batch())
+    online, target = parameters(agent.critics), parameters(agent.critics_target)
+    assert not same(first, online)
+    for start, now, moved in zip(first, online, target, strict=True):
+        assert torch.allclose(moved, start + (now - start) * 0.1, atol=1e-7)
+
+
+def test_every_network_and_the_temperature_move():
+    agent = make_agent()
+    before = {name: value.clone() for name, value in agent.named_parameters()}
+    agent.update(make_batch())
+    assert [name for name, value in agent.named_parameters() if torch.equal(value, before[name])] == []
+
+
+def test_actor_step_leaves_critics_and_temperature_alone(monkeypatch):
+    """A thousand times the actor's loss must change the actor alone (Adam aside, its direction stays the same)."""
+
+    def run(factor):
+        agent = make_agent()
+        with monkeypatch.context() as patch:
+            spy(patch, "actor_loss", returns=lambda loss: loss * factor)
+            torch.manual_seed(1)
+            for _ in range(2):
+                agent.update(make_batch())
+        return agent
+
+    plain, scaled = run(1), run(-1)
+    assert not same(parameters(plain.actor), parameters(scaled.actor))
+    torch.manual_seed(1)
+    once = make_agent()
+    once.update(make_batch())
+    gradient = [parameter.grad.clone() for parameter in once.critics.parameters()]
+    with monkeypatch.context() as patch:
+        spy(patch, "actor_loss", returns=lambda loss: loss * 1000)
+        scaled = make_agent()
+        scaled.update(make_batch())
+    assert same(gradient, [parameter.grad for parameter in scaled.critics.parameters()])
+    assert torch.equal(once.log_alpha, scaled.log_alpha)
+
+
+def test_sac_entropy_rises_where_values_are_flat():
+    """With Q = 0 everywhere, the actor's loss is alpha log pi: from a narrow policy, entropy must grow."""
+    agent = make_agent(autotune=False, critic_lr=1e-9, actor_lr=1e-3)
+    for parameter in [*agent.critics.parameters(), *agent.critics_target.parameters()]:
+        parameter.data.zero_()
+    agent.actor.net[-1].bias.data[ACTION_DIM:] = -0.5  # log_std about -3.1
+    entropy = [agent.update(make_batch(i))["entropy"].item() for i in range(200)]
+    assert np.mean(entropy[-10:]) > np.mean(entropy[:10]) + 1
+
+
+@pytest.mark.parametrize(("target_entropy", "rises"), [(1.0, True), (-50.0, False)])
+def test_sac_learned_temperature_moves_towards_the_target(target_entropy, rises):
+    agent = make_agent(target_entropy=target_entropy)
+    for i in range(5):
+        metrics = agent.update(make_batch(i))
+        assert (metrics["entropy"].item() < target_entropy) == rises
+    assert (agent.log_alpha.item() > math.log(0.2)) == rises
+
+
+def test_sac_fixed_temperature_stays():
+    agent = make_agent(autotune=False, alpha=0.37)
+    for i in range(5):
+        metrics = agent.update(make_batch(i))
+    assert metrics["alpha"].item() == pytest.approx(0.37) and "alpha_loss" not in metrics
+
+
+def test_sac_target_entropy_defaults_to_minus_the_action_dimension():
+    assert make_agent().update(make_batch())["target_entropy"].item() == -ACTION_DIM
+
+
+def test_sac_target_entropy_moves_linearly_and_stops():
+    agent = make_agent(target_entropy=1.0, target_entropy_end=-3.0, target_entropy_duration=4)
+    seen = [agent.update(make_batch())["target_entropy"].item() for _ in range(7)]
+    assert seen == [1.0, 0.0, -1.0, -2.0, -3.0, -3.0, -3.0]
+
+
+def test_update_returns_detached_scalars_named_after_the_equations():
+    metrics = make_agent().update(make_batch())
+    names = {"critic_loss", "actor_loss", "alpha_loss", "entropy", "alpha", "q", "target_entropy"}
+    assert set(metrics) == names
+    assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+
+
+def test_log_std_is_bounded_and_never_loses_its_gradient():
+    actor = sac.Actor(OBS_DIM, ACTION_DIM)
+    bias = actor.net[-1].bias
+    for value, bound in ((50.0, 2.0), (-50.0, -5.0)):
+        bias.data[ACTION_DIM:] = value
+        assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1], torch.tensor(bound))
+    bias.data[ACTION_DIM:] = 3.0  # a clamp at 2 would be stuck here
+    actor(torch.zeros(1, OBS_DIM))[1].sum().backward()
+    assert (bias.grad[ACTION_DIM:] > 0).all()
+
+
+# ---- Acting ----
+def test_act_is_deterministic_without_exploration_and_draws_nothing():
+    agent, obs = make_agent(), np.ones(OBS_DIM)
+    state = torch.get_rng_state()
+    first, second = agent.act(obs, explore=False), agent.act(obs, explore=False)
+    assert np.array_equal(first, second) and torch.equal(state, torch.get_rng_state())
+    mean, _ = agent.actor(torch.ones(1, OBS_DIM))
+    assert np.allclose(first, np.tanh(mean.detach().numpy()[0]), atol=1e-6)
+
+
+def test_act_explores_with_the_policy_of_the_actor():
+    agent, obs = make_agent(), np.ones(OBS_DIM)
+    agent.actor.net[-1].bias.data[ACTION_DIM:] = -0.2
+    actions = np.stack([agent.act(obs, explore=True) for _ in range(2000)])
+    mean, log_std = (value.detach().numpy()[0] for value in agent.actor(torch.ones(1, OBS_DIM)))
+    u = np.arctanh(actions)
+    assert np.allclose(u.mean(0), mean, atol=0.05) and np.allclose(u.std(0), np.exp(log_std), rtol=0.1)
+    assert abs(np.corrcoef(u.T)[0, 1]) < 0.1
+    assert actions.dtype == np.float32 and ACTION_SPACE.contains(actions[0])
+
+
+# ---- State ----
+def test_state_dict_restores_everything_that_update_changes():
+    agent = make_agent(target_entropy=1.0, target_entropy_end=0.0, target_entropy_duration=9)
+    for i in range(3):
+        agent.update(make_batch(i))
+    state = copy.deepcopy(agent.state_dict())
+    other = make_agent(seed=9, target_entropy=1.0, target_entropy_end=0.0, target_entropy_duration=9)
+    other.load_state_dict(state)
+    for both in (agent, other):
+        torch.manual_seed(5)
+        for i in range(3):
+            metrics = both.update(make_batch(i + 3))
+    assert same(parameters(agent), parameters(other))
+    assert metrics["target_entropy"].item() == pytest.approx(1 - 5 / 9)
+
+
+# ---- Nothing is read back from the device ----
+class Forbid(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a tensor is read back to Python"
+        return function(*args, **(kwargs or {}))
+
+
+def test_update_and_sample_read_nothing_back():
+    agent, buffer = make_agent(), sac.ReplayBuffer(OBS_DIM, ACTION_DIM, 10, torch.device("cpu"))
+    for i in range(12):
+        buffer.add(np.full(OBS_DIM, i), np.zeros(ACTION_DIM), 0.0, np.zeros(OBS_DIM), False)
+    with Forbid():
+        agent.update(buffer.sample(8))
+
+
+def test_update_keeps_every_tensor_on_the_device():
+    """The whole update on a pretended CUDA device: a tensor left on the CPU, or a read-back, raises."""
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        agent = make_agent().to("cuda")
+        agent.device = torch.device("cuda")
+        for optimizer in (agent.actor_optimizer, agent.critic_optimizer, agent.alpha_optimizer):
+            optimizer.param_groups[0].update(fused=False, foreach=True, capturable=True)
+        buffer = sac.ReplayBuffer.__new__(sac.ReplayBuffer)
+        buffer.widths = [OBS_DIM, ACTION_DIM, OBS_DIM, 1, 1]
+        buffer.rows = torch.empty(10, 2 * OBS_DIM + ACTION_DIM + 2, device="cuda")
+        buffer.num_filled = torch.zeros((), dtype=torch.int64, device="cuda")
+        metrics = agent.update(buffer.sample(8))
+    assert {value.device.type for value in metrics.values()} == {"cuda"}
+
+
+# ---- compile and capture: the same mathematics ----
+def trained(agent, learn, num_updates=50):
+    torch.manual_seed(3)
+    for _ in range(num_updates):
+        learn()
+    return parameters(agent)
+
+
+def filled_buffer(device):
+    buffer = sac.ReplayBuffer(OBS_DIM, ACTION_DIM, 200, torch.device(device))
+    batch = make_batch(size=200)
+    for obs, action, reward, next_obs, terminated in zip(*(value.numpy() for value in batch), strict=True):
+        buffer.add(obs, action, reward, next_obs, terminated)
+    return buffer
+
+
+def test_compiled_update_learns_the_same():
+    agents = make_agent(), make_agent()
+    buffer = filled_buffer("cpu")
+    compiled = sac.compiled(agents[1].update)
+    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
+    for a, b in zip(eager, trained(agents[1], lambda: compiled(buffer.sample(32))), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("compile", [False, True])
+def test_captured_update_learns_the_same(compile):
+    agents = [sac.Agent(OBS_SPACE, ACTION_SPACE, sac.Args()) for _ in range(2)]
+    agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
+    buffer = filled_buffer("cuda")
+    update = sac.compiled(agents[1].update) if compile else agents[1].update
+    graph = sac.CudaGraph(lambda: update(buffer.sample(32)))
+    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
+    for a, b in zip(eager, trained(agents[1], graph), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+# ---- Replay buffer ----
+def test_buffer_keeps_the_last_transitions_whole():
+    buffer = sac.ReplayBuffer(1, 1, 5, torch.device("cpu"))
+    for i in range(13):
+        buffer.add(np.array([i]), np.array([i + 0.1]), i + 0.2, np.array([i + 0.3]), i % 2 == 0)
+    batch = buffer.sample(400)
+    kept = batch.obs[:, 0].unique().tolist()
+    assert kept == [8, 9, 10, 11, 12]
+    for value, offset in ((batch.action[:, 0], 0.1), (batch.reward, 0.2), (batch.next_obs[:, 0], 0.3)):
+        assert torch.allclose(value, batch.obs[:, 0] + offset)
+    assert torch.equal(batch.terminated, (batch.obs[:, 0] % 2 == 0).float())
+    assert {value.dtype for value in batch} == {torch.float32}
+
+
+@pytest.mark.parametrize("num_added", [1, 3, 8])
+def test_buffer_samples_only_what_was_added_uniformly(num_added):
+    torch.manual_seed(0)
+    buffer = sac.ReplayBuffer(1, 1, 8, torch.device("cpu"))
+    for i in range(num_added):
+        buffer.add(np.array([i]), np.zeros(1), 0.0, np.zeros(1), False)
+    counts = torch.bincount(buffer.sample(8000).obs[:, 0].long(), minlength=num_added).double()
+    assert len(counts) == num_added
+    expected = 8000 / num_added
+    assert ((counts - expected) ** 2 / expected).sum() < 30  # chi-square with at most 7 degrees: p < 1e-4
+
+
+def test_buffer_state_is_cut_to_what_is_filled_and_comes_back():
+    buffer = sac.ReplayBuffer(1, 1, 1000, torch.device("cpu"))
+    for i in range(7):
+        buffer.add(np.array([i]), np.zeros(1), 0.0, np.zeros(1), False)
+    state = buffer.state_dict()
+    assert state["rows"].untyped_storage().nbytes() == 7 * 5 * 4
+    other = sac.ReplayBuffer(1, 1, 1000, torch.device("cpu"))
+    other.load_state_dict(state)
+    for both in (buffer, other):
+        both.add(np.array([7]), np.zeros(1), 0.0, np.zeros(1), False)
+        torch.manual_seed(0)
+        assert both.sample(500).obs.unique().tolist() == list(range(8))
+
+
+def test_buffer_for_humanoid_fits_in_2_9_gb(capsys):
+    env = gym.make("Humanoid-v5")
+    dims = env.observation_space.shape[0], env.action_space.shape[0]
+    buffer = sac.ReplayBuffer(*dims, 1_000_000, torch.device("cpu"))  # memory that is not touched costs nothing
+    assert buffer.rows.untyped_storage().nbytes() < 2.9e9
+    assert "2.86 GB" in capsys.readouterr().out
+
+
+def test_buffer_that_does_not_fit_is_refused_before_it_is_allocated(capsys):
+    with pytest.raises(MemoryError, match="--buffer-size 1000000000000 takes"):
+        sac.ReplayBuffer(10, 2, 10**12, torch.device("cpu"))
+    assert "GB" in capsys.readouterr().out

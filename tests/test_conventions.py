@@ -1,0 +1,244 @@
+"""The form of every script: order, names, docstrings, imports, purity, and blocks that are shared to the byte."""
+
+import ast
+import difflib
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = [
+    name
+    for name in ["dqn", "ddqn", "ddpg", "td3", "sac_continuous", "ppo_continuous", "ppo_discrete"]
+    if (ROOT / f"{name}.py").exists()
+]
+
+RUN_ARGS = [
+    "env_id",
+    "seed",
+    "total_timesteps",
+    "cuda",
+    "torch_threads",
+    "compile",
+    "cudagraphs",
+    "track",
+    "wandb_project",
+    "wandb_entity",
+    "capture_video",
+    "log_interval",
+    "eval_interval",
+    "eval_episodes",
+    "checkpoint_interval",
+    "resume",
+    "evaluate",
+    "out_dir",
+]
+OFF_POLICY_ARGS = ["gamma", "tau", "batch_size", "buffer_size", "learning_starts"]
+ALGORITHM_ARGS = {
+    "sac_continuous": [
+        "actor_lr",
+        "critic_lr",
+        "alpha_lr",
+        "autotune",
+        "alpha",
+        "target_entropy",
+        "target_entropy_end",
+        "target_entropy_duration",
+    ],
+}
+EQUATIONS = {
+    "sac_continuous": {
+        "polyak_update": "source target tau",
+        "squash": "mean log_std noise",
+        "td_target": "reward terminated next_q1 next_q2 gamma next_log_prob alpha",
+        "critic_loss": "q1 q2 target",
+        "actor_loss": "log_prob q1 q2 alpha",
+        "alpha_loss": "log_alpha log_prob target_entropy",
+    },
+}
+HEADER = ["Paper", "Run", "Results", "Symbols", "Algorithm", "Differs", "The notes"]
+ALLOWED_IMPORTS = {"numpy", "torch", "gymnasium", "tyro", "tqdm"} | set(sys.stdlib_module_names)
+LAZY_IMPORTS = {"wandb", "moviepy", "stable_baselines3", "ale_py"}
+
+# Blocks that must be the same, byte for byte, in every script named beside them.
+OFF_POLICY = ["dqn", "ddqn", "ddpg", "td3", "sac_continuous"]
+CONTINUOUS = ["ddpg", "td3", "sac_continuous"]
+SHARED = {
+    "polyak_update": OFF_POLICY,
+    "mlp": CONTINUOUS,
+    "Critic": CONTINUOUS,
+    "Batch": CONTINUOUS,
+    "ReplayBuffer": CONTINUOUS,
+    "free_memory": OFF_POLICY,
+    "make_env": CONTINUOUS,
+    "evaluate": OFF_POLICY,
+    "checkpoint": OFF_POLICY,
+    "restore": OFF_POLICY,
+    "train": CONTINUOUS,
+    **dict.fromkeys(["descend", "pick_device", "CudaGraph", "UsageError", "evaluate_run", "first_line"], SCRIPTS),
+    **dict.fromkeys(["parse_args", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
+}
+
+
+def source(script):
+    return (ROOT / f"{script}.py").read_text()
+
+
+def tree(script):
+    return ast.parse(source(script))
+
+
+def block(script, name):
+    """The text of a top-level definition or assignment, its decorators included."""
+    for node in tree(script).body:
+        names = [getattr(node, "name", None)] + [getattr(target, "id", None) for target in getattr(node, "targets", [])]
+        if name in names:
+            start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+            return "\n".join(source(script).splitlines()[start - 1 : node.end_lineno])
+    return None
+
+
+def functions(script):
+    return {node.name: node for node in tree(script).body if isinstance(node, ast.FunctionDef)}
+
+
+def args_fields(script):
+    return next(n for n in tree(script).body if isinstance(n, ast.ClassDef) and n.name == "Args").body
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_block_is_the_same_everywhere(name):
+    having = [script for script in SHARED[name] if script in SCRIPTS]
+    blocks = {script: block(script, name) for script in having}
+    assert all(blocks.values()), f"{name} is missing in {[script for script in having if not blocks[script]]}"
+    for script in having[1:]:
+        lines = [blocks[other].splitlines() for other in (having[0], script)]
+        diff = "\n".join(difflib.unified_diff(*lines, having[0], script, lineterm=""))
+        assert not diff, f"{name} differs:\n{diff}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_run_arguments_are_the_same_everywhere(script):
+    lines = {s: re.search(r"class Args:\n(.*?    out_dir[^\n]*)", source(s), re.S)[1] for s in (SCRIPTS[0], script)}
+    without_defaults = {
+        s: re.sub(r"env_id: str = .*?  #|total_timesteps: int = .*?  #", "#", t) for s, t in lines.items()
+    }
+    assert without_defaults[script] == without_defaults[SCRIPTS[0]]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_args_are_those_of_the_contract_each_on_one_line_with_its_help(script):
+    fields = args_fields(script)
+    off_policy = OFF_POLICY_ARGS if script in OFF_POLICY else []
+    assert [field.target.id for field in fields] == RUN_ARGS + off_policy + ALGORITHM_ARGS[script]
+    for field in fields:
+        line = source(script).splitlines()[field.lineno - 1]
+        assert field.lineno == field.end_lineno and re.search(r"  # \S.{10,}", line), line
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_parts_come_in_the_order_of_the_contract(script):
+    names = [getattr(node, "name", None) for node in tree(script).body]
+    equations, store = list(EQUATIONS[script]), "ReplayBuffer" if script in OFF_POLICY else "Rollout"
+    networks = [name for name in names if name in ("Actor", "Critic", "QNetwork")]
+    order = ["Args", *equations, *networks, store, "Agent", "make_env", "evaluate", "train"]
+    assert [name for name in names if name in order] == order
+    assert source(script).rstrip().splitlines()[-1].startswith(" "), "ends in `if __name__ == '__main__'`"
+    assert ast.unparse(tree(script).body[-1].test) == "__name__ == '__main__'"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_header_has_its_parts_in_order_and_real_results(script):
+    header = ast.get_docstring(tree(script))
+    places = [header.find(f"\n{part}") for part in HEADER]
+    assert -1 not in places and places == sorted(places)
+    assert "RESULTS" not in header
+    for name in EQUATIONS[script]:
+        assert name in header, f"the header's algorithm does not name {name}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_train_has_its_markers_and_stays_short(script):
+    text = block(script, "train")
+    places = [text.find(f"# {marker}\n") for marker in ("act", "step the environment", "learn", "evaluate")]
+    assert -1 not in places and places == sorted(places)
+    assert len(text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_equations_have_the_signatures_of_the_contract(script):
+    for name, signature in EQUATIONS[script].items():
+        assert [argument.arg for argument in functions(script)[name].args.args] == signature.split()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_equations_are_documented_short_and_pure(script):
+    """Tensors and floats in, tensors out: no network, no Args, no randomness, no read-back, no device."""
+    forbidden = re.compile(r"\bargs\b|\bself\b|rand|\.item\(|\.cpu\(|\.cuda\(|\.to\(|\.tolist\(|\bnn\.|print|global ")
+    for name in EQUATIONS[script]:
+        node = functions(script)[name]
+        docstring = ast.get_docstring(node)
+        for argument in node.args.args:
+            assert re.search(rf"\b{argument.arg}\b", docstring), f"{name} does not explain {argument.arg}"
+        assert "Source: " in docstring, name
+        code = "\n".join(ast.unparse(statement) for statement in node.body[1:])
+        assert not forbidden.search(code), (name, forbidden.search(code))
+        assert len(node.body) - 1 < 10
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_public_parts_have_docstrings(script):
+    for node in tree(script).body:
+        if isinstance(node, ast.ClassDef) and node.name != "Args":
+            assert ast.get_docstring(node), node.name
+    for name in ["make_env", "evaluate", "train", *EQUATIONS[script]]:
+        assert ast.get_docstring(functions(script)[name]), name
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_imports_are_on_the_list_and_optional_ones_inside_their_branch(script):
+    at_top = [node for node in tree(script).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in ast.walk(tree(script)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+            allowed = ALLOWED_IMPORTS if node in at_top else ALLOWED_IMPORTS | LAZY_IMPORTS
+            assert {module.split(".")[0] for module in modules} <= allowed, modules
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_metadata_agrees_with_requirements(script):
+    """PEP 723, so that `uv run` works on a copied file."""
+    comment = re.search(r"^# /// script\n(.*?)^# ///$", source(script), re.S | re.M)[1]
+    metadata = tomllib.loads(re.sub(r"^# ?", "", comment, flags=re.M))
+    pinned = re.findall(r"^([\w.\[\],-]+==[\w.]+)", (ROOT / "requirements.txt").read_text(), re.M)
+    assert metadata["requires-python"] == ">=3.11"
+    assert set(metadata["dependencies"]) <= set(pinned)
+    named = {re.split(r"[\[=]", dependency)[0] for dependency in metadata["dependencies"]}
+    assert {"torch", "numpy", "gymnasium", "tyro", "tqdm", "tensorboard", "wandb", "moviepy"} <= named
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_import_prints_nothing_and_writes_nothing_even_where_the_file_was_copied(script, tmp_path):
+    shutil.copy(ROOT / f"{script}.py", tmp_path)
+    command = [sys.executable, "-B", "-W", "error", "-c", f"import {script}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{script}.py"]
+
+
+def test_readme_names_the_two_commands_and_every_script():
+    readme = (ROOT / "README.md").read_text()
+    assert ".venv/bin/python -m pytest" in readme and "pip install -r requirements.txt" in readme
+    for script in SCRIPTS:
+        assert f"{script}.py" in readme
+
+
+def test_block_finds_decorated_functions():
+    assert block("sac_continuous", "polyak_update").startswith("@torch.no_grad()")
+    assert inspect.cleandoc(block("sac_continuous", "Batch")).startswith("Batch = ")

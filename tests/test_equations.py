@@ -1,0 +1,206 @@
+"""Mathematics of the equations, against numbers, limits, brute force and torch.distributions."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, TransformedDistribution
+from torch.distributions.transforms import TanhTransform
+
+import sac_continuous as sac
+
+T = torch.tensor
+
+
+# ---- polyak_update ----
+@pytest.mark.parametrize(("tau", "expected"), [(0.01, 0.01), (1.0, 1.0), (0.0, 0.0)])
+def test_polyak_update_moves_the_target_by_tau(tau, expected):
+    source, target = [torch.ones(3)], [torch.zeros(3)]
+    sac.polyak_update(source, target, tau)
+    assert torch.allclose(target[0], torch.full((3,), expected))
+    assert torch.equal(source[0], torch.ones(3))
+
+
+def test_polyak_update_approaches_the_source_geometrically():
+    """The notes lost a prime, which makes the update a hard copy: 1 after one step instead of 1 - (1 - tau)^k."""
+    source, target = [T([1.0])], [T([0.0])]
+    for _ in range(100):
+        sac.polyak_update(source, target, 0.01)
+    assert target[0].item() == pytest.approx(0.6340, abs=1e-4)
+
+
+def test_polyak_update_takes_parameters_and_builds_no_graph():
+    source, target = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    sac.polyak_update(source.parameters(), target.parameters(), 1.0)
+    assert torch.equal(source.weight, target.weight) and target.weight.is_leaf
+
+
+# ---- squash ----
+@pytest.mark.parametrize("action_dim", [1, 2, 3, 17])
+def test_squash_has_the_density_of_a_squashed_gaussian(action_dim):
+    """More than one dimension: the notes' second sum cannot be seen with one."""
+    torch.manual_seed(0)
+    mean, log_std, noise = torch.randn(3, 5, action_dim)
+    action, log_prob = sac.squash(mean, log_std, noise)
+    base = Independent(Normal(mean.double(), log_std.double().exp()), 1)
+    u = mean.double() + log_std.double().exp() * noise.double()
+    transform = TanhTransform(cache_size=1)
+    expected = TransformedDistribution(base, [transform])
+    assert log_prob.shape == (5,)
+    assert torch.allclose(action.double(), u.tanh(), atol=1e-6)
+    assert torch.allclose(log_prob.double(), expected.log_prob(transform(u)), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("u", [-20.0, -12.0, -7.0, -1.0, 0.0, 3.0, 9.0, 15.0, 20.0])
+def test_squash_is_exact_where_tanh_saturates(u):
+    """Value and gradient; with 1e-6 inside the logarithm the gradient is 0 instead of 2 beyond |u| of about 7."""
+    mean = T([[u]], requires_grad=True)
+    _, log_prob = sac.squash(mean, torch.zeros(1, 1), torch.zeros(1, 1))
+    log_prob.sum().backward()
+    # log(1 - tanh² u) = log 4 - 2 |u| - 2 log(1 + exp(-2 |u|)), in double precision
+    log_slope = math.log(4) - 2 * abs(u) - 2 * math.log1p(math.exp(-2 * abs(u)))
+    assert log_prob.item() == pytest.approx(-0.5 * math.log(2 * math.pi) - log_slope, rel=1e-5)
+    assert mean.grad.item() == pytest.approx(2 * math.tanh(u), abs=1e-5)
+
+
+def test_squash_density_integrates_to_one():
+    u = torch.linspace(-9, 9, 200_001, dtype=torch.float64)[:, None]
+    mean, log_std = T([[0.4]]).double(), T([[-0.3]]).double()
+    action, log_prob = sac.squash(mean, log_std, (u - mean) / log_std.exp())
+    assert torch.trapezoid(log_prob.exp(), action[:, 0]).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_squash_gradient_reaches_mean_and_log_std_through_the_density():
+    """Against finite differences of a quadrature: the notes leave the density's part out of the chain rule."""
+
+    def entropy(mean, log_std):
+        noise = torch.linspace(-8, 8, 20_001, dtype=torch.float64)[:, None]
+        _, log_prob = sac.squash(mean, log_std, noise)
+        return -torch.trapezoid(log_prob * Normal(0, 1).log_prob(noise[:, 0]).exp(), noise[:, 0])
+
+    mean, log_std = (T([[x]], dtype=torch.float64, requires_grad=True) for x in (0.5, math.log(0.6)))
+    gradients = torch.autograd.grad(entropy(mean, log_std), [mean, log_std])
+    with torch.no_grad():
+        h = 1e-5
+        by_mean = (entropy(mean + h, log_std) - entropy(mean - h, log_std)) / (2 * h)
+        by_log_std = (entropy(mean, log_std + h) - entropy(mean, log_std - h)) / (2 * h)
+    assert gradients[0].item() == pytest.approx(by_mean.item(), abs=1e-6)
+    assert gradients[1].item() == pytest.approx(by_log_std.item(), abs=1e-6)
+
+
+# ---- td_target ----
+def test_sac_td_target_on_a_table():
+    """Running: 1 + 0.9 (3 + 0.5 * 2) = 4.6; ended: the reward alone, whatever Q, entropy and temperature say."""
+    target = sac.td_target(
+        reward=T([1.0, 2.0]), terminated=T([0.0, 1.0]), next_q1=T([3.0, 9.0]), next_q2=T([4.0, 8.0]),
+        gamma=0.9, next_log_prob=T([-2.0, 1.0]), alpha=T(0.5),
+    )  # fmt: skip
+    assert target.tolist() == pytest.approx([4.6, 2.0])
+
+
+def test_sac_td_target_takes_the_smaller_value_of_each_sample():
+    zero = torch.zeros(2)
+    target = sac.td_target(zero, zero, T([1.0, 5.0]), T([2.0, 3.0]), 1.0, zero, T(0.0))
+    assert target.tolist() == [1.0, 3.0]
+
+
+def test_sac_td_target_has_the_fixed_point_of_the_soft_bellman_equation():
+    """Two states, two actions, a uniform policy: iterating the target ends where a linear solve says."""
+    gamma, alpha, log_prob = 0.9, T(0.3), T(math.log(0.5))
+    reward = T([[1.0, 0.0], [0.5, 2.0]], dtype=torch.float64)
+    next_state = T([[0, 1], [1, 0]])
+    q = torch.zeros(2, 2, dtype=torch.float64)
+    for _ in range(600):
+        rows = q[next_state]  # [state, action, next action]
+        over_actions = [
+            sac.td_target(reward, torch.zeros(2, 2), rows[..., a], rows[..., a], gamma, log_prob, alpha) for a in (0, 1)
+        ]
+        q = 0.5 * (over_actions[0] + over_actions[1])
+    # q = r + gamma (P q + alpha log 2) over the four pairs
+    matrix = torch.zeros(4, 4, dtype=torch.float64)
+    for pair in range(4):
+        for action in (0, 1):
+            matrix[pair, 2 * next_state.flatten()[pair] + action] += 0.5
+    solved = torch.linalg.solve(
+        torch.eye(4).double() - gamma * matrix, reward.flatten() + gamma * 0.3 * math.log(2)
+    ).reshape(2, 2)
+    assert torch.allclose(q, solved, atol=1e-6)
+
+
+# ---- losses ----
+def test_critic_loss_is_the_sum_of_two_means():
+    assert sac.critic_loss(T([1.0, 3.0]), T([0.0, 0.0]), T([1.0, 1.0])).item() == 3.0  # (0 + 4) / 2 + (1 + 1) / 2
+
+
+def test_critic_loss_gradient_descends_towards_the_target():
+    """The notes print d/dQ (y - Q)² with the wrong sign."""
+    q = T([0.5], requires_grad=True)
+    sac.critic_loss(q, T([0.0]), T([2.0])).backward()
+    assert q.grad.item() == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize("copies", [1, 8])
+def test_losses_do_not_grow_with_the_batch(copies):
+    q1, q2, target, log_prob = (T(x).repeat(copies) for x in ([1.0, 2.0], [0.0, 4.0], [3.0, 3.0], [-1.0, 0.5]))
+    assert sac.critic_loss(q1, q2, target).item() == pytest.approx(2.5 + 5.0)
+    assert sac.actor_loss(log_prob, q1, q2, T(0.2)).item() == pytest.approx((-0.2 - 0 + 0.1 - 2) / 2)
+    assert sac.alpha_loss(T(2.0), log_prob, T(-3.0)).item() == pytest.approx(-2 * (-0.25 - 3))
+
+
+def test_actor_loss_is_least_at_the_boltzmann_policy():
+    """Over all policies on a grid of actions, the minimum is softmax(Q / alpha), its value -alpha log Z."""
+    q, alpha = T([1.0, 0.2, -0.5, 0.9]).double(), T(0.4).double()
+    logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def expected_loss():
+        optimizer.zero_grad()
+        log_policy = logits.log_softmax(0)
+        loss = sum(log_policy[i].exp() * sac.actor_loss(log_policy[i], q[i], q[i], alpha) for i in range(4))
+        loss.backward()
+        return loss
+
+    optimizer.step(expected_loss)
+    assert torch.allclose(logits.softmax(0), (q / alpha).softmax(0), atol=1e-4)
+    assert expected_loss().item() == pytest.approx(-0.4 * torch.logsumexp(q / alpha, 0).item(), abs=1e-6)
+
+
+def test_actor_loss_prefers_more_entropy_and_more_value():
+    def slope(position):
+        inputs = [T([0.0], requires_grad=True) for _ in range(3)]
+        return torch.autograd.grad(sac.actor_loss(*inputs, T(0.2)), inputs[position])[0].item()
+
+    assert slope(0) == pytest.approx(0.2)  # a smaller log-probability lowers the loss
+    assert slope(1) + slope(2) == pytest.approx(-1)  # a larger value lowers it
+
+
+# ---- temperature ----
+@pytest.mark.parametrize(("entropy", "direction"), [(-5.0, 1), (-3.0, 0), (5.0, -1), (0.0, -1)])
+def test_alpha_rises_exactly_when_the_entropy_is_below_the_target(entropy, direction):
+    log_alpha = T(math.log(0.2), requires_grad=True)
+    sac.alpha_loss(log_alpha, torch.full((6,), -entropy), T(-3.0)).backward()
+    assert -log_alpha.grad.sign().item() == direction
+
+
+def test_alpha_loss_has_no_gradient_to_the_policy():
+    log_prob = torch.zeros(4, requires_grad=True)
+    loss = sac.alpha_loss(T(0.0, requires_grad=True), log_prob, T(-1.0))
+    loss.backward()
+    assert log_prob.grad is None
+
+
+@pytest.mark.parametrize("first_alpha", [0.01, 0.2, 2.0])
+def test_temperature_settles_where_the_entropy_is_the_target(first_alpha):
+    """Closed loop with a Gaussian on Q = -|a|² / 2 in three dimensions, where the best entropy is known for each alpha.
+
+    The optimum is sigma² = alpha per dimension: H = 3/2 log(2 pi e alpha) = -3 at alpha = 0.00792. With either of
+    the notes' signs alpha ends at 0 or at infinity.
+    """
+    log_alpha = T(math.log(first_alpha), requires_grad=True)
+    optimizer = torch.optim.Adam([log_alpha], 0.01)
+    for _ in range(3000):
+        entropy = 1.5 * (math.log(2 * math.pi * math.e) + log_alpha.detach())
+        optimizer.zero_grad()
+        sac.alpha_loss(log_alpha, -entropy.expand(4), T(-3.0)).backward()
+        optimizer.step()
+    assert log_alpha.exp().item() == pytest.approx(0.00792, rel=0.02)
