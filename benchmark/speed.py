@@ -100,9 +100,8 @@ def main() -> None:
         for contestant in contestants:
             values = [one[contestant] for one in rounds]
             ratio = statistics.median(one["PlainRL"] / one[contestant] for one in rounds)
-            print(
-                f"| {contestant} | {statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f}) | {ratio:.2f} |"
-            )
+            speed = f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+            print(f"| {contestant} | {speed} | {ratio:.2f} |")
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1) + "\n")
 
