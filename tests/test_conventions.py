@@ -71,6 +71,8 @@ OFF_POLICY = ["dqn", "ddqn", "ddpg", "td3", "sac_continuous"]
 CONTINUOUS = ["ddpg", "td3", "sac_continuous"]
 SHARED = {
     "polyak_update": OFF_POLICY,
+    "LinearFunction": CONTINUOUS,
+    "Linear": CONTINUOUS,
     "mlp": CONTINUOUS,
     "Critic": CONTINUOUS,
     "Batch": CONTINUOUS,
@@ -81,7 +83,9 @@ SHARED = {
     "checkpoint": OFF_POLICY,
     "restore": OFF_POLICY,
     "train": CONTINUOUS,
-    **dict.fromkeys(["descend", "pick_device", "CudaGraph", "UsageError", "evaluate_run", "first_line"], SCRIPTS),
+    **dict.fromkeys(
+        ["Adam", "pick_device", "compiled", "CudaGraph", "UsageError", "evaluate_run", "first_line"], SCRIPTS
+    ),
     **dict.fromkeys(["parse_args", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
 }
 
