@@ -51,6 +51,7 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -164,7 +165,7 @@ def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: Tensor) -> T
 # ---- Networks ----
 # Matrix products through oneDNN: in float32 twice as fast on an AMD CPU as MKL, which PyTorch takes on its own. As an
 # operator of its own, because that is what torch.compile can take into its graph.
-onednn = torch.library.Library(f"onednn_{__name__.strip('_')}", "DEF")
+onednn = torch.library.Library(f"onednn_{__name__.strip('_')}", "FRAGMENT")
 onednn.define("linear(Tensor x, Tensor w, Tensor? b) -> Tensor", tags=(torch.Tag.needs_exact_strides,))
 onednn.impl("linear", lambda x, w, b: torch.ops.mkldnn._linear_pointwise.default(x, w, b, "none", [], ""), "CPU")
 onednn.impl("linear", lambda x, w, b: x.new_empty(len(x), len(w)), "Meta")
@@ -420,7 +421,8 @@ def make_env(env_id: str, render: bool = False) -> gym.Env:
     if render and sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo draws without a display
     try:
-        env = gym.make(env_id, render_mode="rgb_array" if render else None)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of old environments
+            env = gym.make(env_id, render_mode="rgb_array" if render else None)
     except Exception as error:  # an environment's own code may raise anything
         raise UsageError(f"--env-id {env_id} cannot be made: {first_line(error)}") from error
     for name, space in {"observation": env.observation_space, "action": env.action_space}.items():
@@ -456,8 +458,10 @@ def evaluate(agent: Agent, args: Args, video: Path | None = None) -> list[float]
 def evaluate_run(args: Args) -> None:
     """--evaluate RUN_DIR: plays the agent of RUN_DIR/agent.pt, and records into RUN_DIR/videos."""
     saved = load(Path(args.evaluate, "agent.pt"))
-    own = {name: getattr(args, name) for name in ("cuda", "torch_threads", "eval_episodes", "evaluate")}
-    run_args = replace(Args(**saved["args"]), **own)
+    own = ["cuda", "torch_threads", "cudagraphs", "capture_video", "eval_episodes", "evaluate"]
+    run_args = replace(Args(**saved["args"]), **{name: getattr(args, name) for name in own})
+    check_args(run_args)
+    torch.set_num_threads(args.torch_threads)
     env = make_env(run_args.env_id)
     agent = Agent(env.observation_space, env.action_space, run_args)
     agent.load_state_dict(saved["agent"])
@@ -473,7 +477,11 @@ def first_line(error: Exception) -> str:
 
 def parse_args() -> Args:
     """Args from the command line. Integers may be written 1e6; a mistake gives one line instead of tyro's box."""
-    argv = [str(int(float(arg))) if re.fullmatch(r"\d+(\.\d+)?e\+?\d\d?", arg) else arg for arg in sys.argv[1:]]
+    argv = []
+    for arg in sys.argv[1:]:
+        flag, equals, value = arg.rpartition("=")
+        whole = re.fullmatch(r"\d+(\.\d+)?e\+?\d\d?", value) and float(value).is_integer()
+        argv.append(flag + equals + str(int(float(value))) if whole else arg)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -489,12 +497,16 @@ def check_args(args: Args) -> None:
     """UsageError for what cannot work, before anything is written."""
     limits = dict.fromkeys(["total_timesteps", "torch_threads", "log_interval", "eval_episodes"], (1, math.inf))
     limits |= dict.fromkeys(["batch_size", "buffer_size", "learning_starts"], (1, math.inf))
-    limits |= dict.fromkeys(["seed", "eval_interval", "checkpoint_interval"], (0, math.inf))
-    limits |= {"gamma": (0, 1), "tau": (1e-9, 1), "target_entropy_duration": (0, math.inf)}
-    limits |= dict.fromkeys(["actor_lr", "critic_lr", "alpha_lr", "alpha"], (1e-9, math.inf))
+    limits |= dict.fromkeys(["eval_interval", "checkpoint_interval", "target_entropy_duration"], (0, math.inf))
+    limits |= dict.fromkeys(["actor_lr", "critic_lr", "alpha_lr", "alpha"], (1e-9, 1e9))
+    limits |= dict.fromkeys(["target_entropy", "target_entropy_end"], (-1e9, 1e9))
+    limits |= {"seed": (0, 2**32 - 1), "gamma": (0, 1), "tau": (1e-9, 1)}
     for name, (low, high) in limits.items():
-        if not low <= getattr(args, name) <= high:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name)} is outside of [{low}, {high}]")
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is outside of [{low}, {high}]")
+    if args.batch_size > args.buffer_size:
+        raise UsageError("--batch-size is larger than --buffer-size: lower it")
     if args.resume is not None and args.evaluate is not None:
         raise UsageError("--resume goes on with a run and --evaluate plays a finished one: give one of them")
     if args.learning_starts >= args.total_timesteps:
@@ -571,8 +583,8 @@ def check_finite(values: Iterable[tuple[str, Tensor]], step: int) -> None:
 
 def checkpoint(run_dir: Path, args: Args, agent: Agent, buffer: ReplayBuffer, env: gym.Env, step: int) -> None:
     """Writes agent.pt and checkpoint.pt, but nothing that is not finite."""
-    check_finite(agent.state_dict().items(), step)
     state = {"args": asdict(args), "agent": agent.state_dict()}
+    check_finite((state["agent"] | {"the replay buffer": buffer.state_dict()["rows"]}).items(), step)
     save(state, run_dir / "agent.pt")
     generators = env.unwrapped.np_random.bit_generator, env.action_space.np_random.bit_generator
     state |= {"step": step, "buffer": buffer.state_dict(), "numpy_rng": [generator.state for generator in generators]}
@@ -631,8 +643,11 @@ def train(args: Args) -> Agent:
     if not saved:
         name = f"{re.sub('[^A-Za-z0-9.-]', '-', args.env_id)}__{Path(__file__).stem}__{args.seed}__{time.time_ns()}"
         run_dir = Path(args.out_dir, name)
-        run_dir.mkdir(parents=True)
-        (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
+        try:
+            run_dir.mkdir(parents=True)
+            (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
+        except OSError as error:
+            raise UsageError(f"--out-dir {args.out_dir} cannot be written: {first_line(error)}") from error
     step = checkpoint_step = log_step = restore(saved, agent, buffer, env) if saved else 0
     obs, _ = env.reset(seed=None if saved else args.seed)
     update = compiled(agent.update) if args.compile else agent.update
@@ -680,13 +695,14 @@ def train(args: Args) -> Agent:
                 obs, _ = env.reset()
             bar.update()
         checkpoint(run_dir, args, agent, buffer, env, step)
-    if signals:
+    if signals and step < args.total_timesteps:
         print(f"stopped at step {step:,}, within an episode; go on with --resume {run_dir}")
         raise SystemExit(128 + signals[0])
     return agent
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # a log file shows what happened until a kill
     try:
         args = parse_args()
         evaluate_run(args) if args.evaluate is not None and args.resume is None else train(args)

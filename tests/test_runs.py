@@ -3,12 +3,12 @@
 The runs are processes, two at a time, started by the fixture `jobs`; a test waits for the ones that it reads.
 """
 
+import ast
 import dataclasses
-import importlib.util
+import importlib
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -374,23 +374,23 @@ def jobs(script, tmp_path_factory):
 @pytest.fixture(scope="module")
 def module(script):
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
-    sys.modules[script] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(script)
 
 
 @pytest.fixture
-def main(script, tmp_path, monkeypatch, capsys):
-    """main(flags, **values) runs the script in this process, in an empty folder: exit status and standard error."""
+def main(script, module, tmp_path, monkeypatch, capsys):
+    """main(flags) runs the script's last block in this process, in an empty folder: exit status and standard error."""
 
-    def run(flags: str, *values: str) -> tuple[int, str]:
+    def run(flags: str) -> tuple[int, str]:
+        last = ast.parse(Path(module.__file__).read_text("utf-8")).body[-1]
+        assert isinstance(last, ast.If) and "__main__" in ast.unparse(last.test)
+        block = compile(ast.Module([last], []), module.__file__, "exec")
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags.split(), *values])
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags.split()])
         capsys.readouterr()
         status = 0
         try:
-            runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+            exec(block, vars(module) | {"__name__": "__main__"})
         except SystemExit as stop:
             status = stop.code
         return status, capsys.readouterr().err
