@@ -249,7 +249,7 @@ class ReplayBuffer:
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
         """Stores over the oldest; next_obs is the true successor, also where an episode ends."""
         row = np.concatenate([obs, action, next_obs, [reward, terminated]], dtype=np.float32)
-        self.rows[self.num_added % len(self.rows)] = torch.from_numpy(row)
+        self.rows[self.num_added % len(self.rows)].copy_(torch.from_numpy(row), non_blocking=True)
         self.num_added += 1
         self.num_filled.fill_(min(self.num_added, len(self.rows)))
 
@@ -342,7 +342,7 @@ class Agent(nn.Module):
     @torch.inference_mode()
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
         """action [action_dim] for one obs [obs_dim]: drawn from π(s) to explore, otherwise tanh μ(s)."""
-        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        obs = torch.as_tensor(obs, dtype=torch.float32).to(self.device, non_blocking=True)
         action = self.sample(obs)[0] if explore else self.actor(obs)[0].tanh()
         return action.cpu().numpy()
 
