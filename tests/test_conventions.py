@@ -236,9 +236,10 @@ def test_import_prints_nothing_and_writes_nothing_even_where_the_file_was_copied
     assert [path.name for path in tmp_path.iterdir()] == [f"{script}.py"]
 
 
-def test_readme_names_the_two_commands_and_every_script():
+def test_readme_has_the_two_commands_and_names_every_script():
     readme = (ROOT / "README.md").read_text()
-    assert ".venv/bin/python -m pytest" in readme and "pip install -r requirements.txt" in readme
+    set_up = "python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt && .venv/bin/python"
+    assert re.findall(rf"^{re.escape(set_up)} (.*)$", readme, re.M) == ["sac_continuous.py --cuda", "-m pytest"]
     for script in SCRIPTS:
         assert f"{script}.py" in readme
 
