@@ -87,9 +87,7 @@ class Args:
     log_interval: int = 1_000  # environment steps between two logs of the losses
     eval_interval: int = 10_000  # environment steps between two evaluations; 0: none
     eval_episodes: int = 10  # deterministic episodes in an evaluation
-    checkpoint_interval: int = (
-        50_000  # environment steps, up to an episode's end, between two checkpoints; 0: only the last
-    )
+    checkpoint_interval: int = 50_000  # steps, and on to an episode's end, between two checkpoints; 0: only the last
     resume: str | None = None  # RUN_DIR of an interrupted run, to go on with all its arguments
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
     out_dir: str = "runs"  # folder that gets a new folder for the run
@@ -115,7 +113,7 @@ def polyak_update(source: Iterable[Tensor], target: Iterable[Tensor], tau: float
     """Q̄ ← τ Q + (1 - τ) Q̄ in place: each target moves towards its source; tau = 1 is the hard copy.
 
     source, target: the parameters of Q and of Q̄, in pairs of equal shape; tau: τ in [0, 1].
-    Source: arXiv:1812.05905, Algorithm 1.
+    Source: arXiv:1509.02971, Algorithm 1.
     """
     torch._foreach_lerp_(list(target), list(source), tau)
 
@@ -205,7 +203,7 @@ class Linear(nn.Linear):
 
 
 def mlp(num_inputs: int, num_outputs: int) -> nn.Sequential:
-    """Two hidden layers of 256 rectified units (paper, Appendix D)."""
+    """Two hidden layers of 256 rectified units."""
     hidden = [Linear(num_inputs, 256), nn.ReLU(), Linear(256, 256), nn.ReLU()]
     return nn.Sequential(*hidden, nn.Linear(256, num_outputs))
 

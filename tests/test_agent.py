@@ -217,7 +217,7 @@ def test_sac_entropy_rises_where_values_are_flat():
     assert np.mean(entropy[-10:]) > np.mean(entropy[:10]) + 1
 
 
-@pytest.mark.parametrize(("target_entropy", "rises"), [(1.0, True), (-50.0, False)])
+@pytest.mark.parametrize(("target_entropy", "rises"), [(2.0, True), (-50.0, False)])  # at most 2 log 2
 def test_sac_learned_temperature_moves_towards_the_target(target_entropy, rises):
     agent = make_agent(target_entropy=target_entropy)
     for i in range(5):

@@ -41,6 +41,16 @@ RUN_ARGS = [
 ]
 OFF_POLICY_ARGS = ["gamma", "tau", "batch_size", "buffer_size", "learning_starts"]
 ALGORITHM_ARGS = {
+    "ddpg": ["actor_lr", "critic_lr", "exploration_noise", "noise_process"],
+    "td3": [
+        "actor_lr",
+        "critic_lr",
+        "exploration_noise",
+        "target_noise",
+        "noise_clip",
+        "policy_delay",
+        "actor_objective",
+    ],
     "sac_continuous": [
         "actor_lr",
         "critic_lr",
@@ -53,6 +63,19 @@ ALGORITHM_ARGS = {
     ],
 }
 EQUATIONS = {
+    "ddpg": {
+        "polyak_update": "source target tau",
+        "td_target": "reward terminated next_q gamma",
+        "critic_loss": "q target",
+        "actor_loss": "q",
+    },
+    "td3": {
+        "polyak_update": "source target tau",
+        "smooth_target_action": "next_action noise noise_clip",
+        "td_target": "reward terminated next_q1 next_q2 gamma",
+        "critic_loss": "q1 q2 target",
+        "actor_loss": "q",
+    },
     "sac_continuous": {
         "polyak_update": "source target tau",
         "squash": "mean log_std noise",
@@ -82,11 +105,26 @@ SHARED = {
     "evaluate": OFF_POLICY,
     "checkpoint": OFF_POLICY,
     "restore": OFF_POLICY,
-    "train": CONTINUOUS,
+    "train": CONTINUOUS,  # but for the lines below
     **dict.fromkeys(
         ["Adam", "pick_device", "compiled", "CudaGraph", "UsageError", "evaluate_run", "first_line"], SCRIPTS
     ),
     **dict.fromkeys(["parse_args", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
+}
+
+# What a script's algorithm adds to a shared block, and what else it has in the place of a line of the others.
+OWN_LINES = {
+    "ddpg": {"                agent.noise.zero_()\n": ""},  # its noise restarts with the episode
+    "td3": {  # it has more than one kind of update
+        """\
+    if args.cudagraphs:  # a graph for each update from one of the actor to the next
+        graphs = itertools.cycle([CudaGraph(learn) for _ in range(args.policy_delay)])
+        learn = lambda: next(graphs)()  # noqa: E731
+""": "    learn = CudaGraph(learn) if args.cudagraphs else learn\n",
+        "logger, log_time, metrics = ": "logger, log_time = ",
+        "step), time.perf_counter(), {}\n": "step), time.perf_counter()\n",
+        "metrics |= learn()  # the actor's loss stays until there is a new one\n": "metrics = learn()\n",
+    },
 }
 
 
@@ -108,6 +146,15 @@ def block(script, name):
     return None
 
 
+def shared_block(script, name):
+    """The block with the script's own lines turned into those of the others."""
+    text = block(script, name)
+    for own, others in OWN_LINES.get(script, {}).items() if text and name == "train" else []:
+        assert (text + "\n").count(own) == 1, f"{script}.py has not its own {own!r}"
+        text = (text + "\n").replace(own, others)[:-1]
+    return text
+
+
 def functions(script):
     return {node.name: node for node in tree(script).body if isinstance(node, ast.FunctionDef)}
 
@@ -119,7 +166,7 @@ def args_fields(script):
 @pytest.mark.parametrize("name", SHARED)
 def test_shared_block_is_the_same_everywhere(name):
     having = [script for script in SHARED[name] if script in SCRIPTS]
-    blocks = {script: block(script, name) for script in having}
+    blocks = {script: shared_block(script, name) for script in having}
     assert all(blocks.values()), f"{name} is missing in {[script for script in having if not blocks[script]]}"
     for script in having[1:]:
         lines = [blocks[other].splitlines() for other in (having[0], script)]

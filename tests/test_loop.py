@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-import sac_continuous as sac
+import ddpg
+import sac_continuous
+import td3
+
+MODULES = [ddpg, td3, sac_continuous]
+# arguments with which a script learns the one-step task in a second: little exploration, so that Q knows the value
+ONE_STEP = {
+    "ddpg": {"actor_lr": 1e-3},
+    "td3": {"actor_lr": 1e-3, "target_noise": 0.02},
+    "sac_continuous": {"autotune": False, "alpha": 1e-3},
+}
 
 
 class Counter(gym.Env):
@@ -61,10 +71,10 @@ for name, entry_point, kwargs in (
 class Recording:
     """What went through a run: environments, added transitions, updates, actions of the agent."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, module, monkeypatch):
         self.envs, self.added, self.num_updates, self.filled, self.acts = [], [], 0, [], []
-        make_env, add = sac.make_env, sac.ReplayBuffer.add
-        update, act = sac.Agent.update, sac.Agent.act
+        make_env, add = module.make_env, module.ReplayBuffer.add
+        update, act = module.Agent.update, module.Agent.act
 
         def recording_make_env(*args, **kwargs):
             self.envs.append(make_env(*args, **kwargs))
@@ -83,23 +93,28 @@ class Recording:
             self.acts.append((np.array(obs), explore))
             return act(agent, obs, explore)
 
-        monkeypatch.setattr(sac, "make_env", recording_make_env)
-        monkeypatch.setattr(sac.ReplayBuffer, "add", recording_add)
-        monkeypatch.setattr(sac.Agent, "update", recording_update)
-        monkeypatch.setattr(sac.Agent, "act", recording_act)
+        monkeypatch.setattr(module, "make_env", recording_make_env)
+        monkeypatch.setattr(module.ReplayBuffer, "add", recording_add)
+        monkeypatch.setattr(module.Agent, "update", recording_update)
+        monkeypatch.setattr(module.Agent, "act", recording_act)
 
 
-def run(tmp_path, **changes):
+def run(module, tmp_path, **changes):
     args = {"cuda": False, "out_dir": str(tmp_path), "eval_interval": 0, "checkpoint_interval": 0, "batch_size": 8}
-    return sac.train(sac.Args(**args | changes))
+    return module.train(module.Args(**args | changes))
+
+
+@pytest.fixture(scope="module", params=MODULES, ids=lambda module: module.__name__)
+def module(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory):
+def counted(module, tmp_path_factory):
     """90 steps, 40 of them random, in the environment that counts."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        recording = Recording(monkeypatch)
-        run(tmp_path_factory.mktemp("counted"), env_id="Counter-v0", total_timesteps=90, learning_starts=40)
+        recording = Recording(module, monkeypatch)
+        run(module, tmp_path_factory.mktemp("counted"), env_id="Counter-v0", total_timesteps=90, learning_starts=40)
     return recording
 
 
@@ -141,30 +156,78 @@ def test_executed_actions_are_the_stored_ones_rescaled_to_an_asymmetric_box(coun
     assert (executed[:40].max(0) > high - 0.1 * (high - low)).all()
 
 
-def test_evaluation_is_separate_deterministic_and_repeats(tmp_path, monkeypatch):
-    recording = Recording(monkeypatch)
+def test_evaluation_is_separate_deterministic_and_repeats(module, tmp_path, monkeypatch):
+    recording = Recording(module, monkeypatch)
     args = {"env_id": "Pendulum-v1", "total_timesteps": 30, "learning_starts": 20, "eval_interval": 30}
-    agent = run(tmp_path, **args, eval_episodes=2)
+    agent = run(module, tmp_path, **args, eval_episodes=2)
     assert len(recording.added) == 30, "evaluation must store nothing"
     assert sum(not explore for _, explore in recording.acts) == 400
-    args = sac.Args(env_id="Pendulum-v1", cuda=False, eval_episodes=3)
-    first = sac.evaluate(agent, args)
-    assert len(first) == 3 and len(set(first)) == 3 and first == sac.evaluate(agent, args)
+    args = module.Args(env_id="Pendulum-v1", cuda=False, eval_episodes=3)
+    first = module.evaluate(agent, args)
+    assert len(first) == 3 and len(set(first)) == 3 and first == module.evaluate(agent, args)
 
 
 @pytest.mark.parametrize(("env_id", "value"), [("Terminating-v0", 1.0), ("Truncating-v0", 2.0)])
-def test_value_of_a_one_step_task(tmp_path, env_id, value):
+def test_value_of_a_one_step_task(module, tmp_path, env_id, value):
     """Discount 1/2: a termination is worth its reward, 1; a time limit bootstraps, 1 / (1 - 1/2). And a* = 0.5."""
     args = {"total_timesteps": 1000, "learning_starts": 200, "gamma": 0.5, "tau": 0.05, "batch_size": 64}
-    lrs = {"actor_lr": 3e-3, "critic_lr": 3e-3, "autotune": False, "alpha": 1e-3}
-    agent = run(tmp_path, env_id=env_id, **args, **lrs)
+    lrs = {"actor_lr": 3e-3, "critic_lr": 3e-3, **ONE_STEP[module.__name__]}
+    agent = run(module, tmp_path, env_id=env_id, **args, **lrs)
     action = agent.act(np.zeros(1), explore=False)
-    q = agent.critics[0](torch.zeros(1, 1), torch.from_numpy(action)[None]).item()
+    critic = agent.critic if module is ddpg else agent.critics[0]
+    q = critic(torch.zeros(1, 1), torch.from_numpy(action)[None]).item()
     assert action[0] == pytest.approx(0.5, abs=0.12)
     assert q == pytest.approx(value, abs=0.08)
 
 
 @pytest.mark.slow
-def test_pendulum_is_solved(tmp_path):
-    agent = run(tmp_path, env_id="Pendulum-v1", total_timesteps=10_000, learning_starts=1_000, batch_size=256)
-    assert np.mean(sac.evaluate(agent, sac.Args(env_id="Pendulum-v1", cuda=False))) > -200
+def test_pendulum_is_solved(module, tmp_path):
+    agent = run(module, tmp_path, env_id="Pendulum-v1", total_timesteps=10_000, learning_starts=1_000, batch_size=256)
+    assert np.mean(module.evaluate(agent, module.Args(env_id="Pendulum-v1", cuda=False))) > -200
+
+
+def test_ddpg_noise_restarts_with_each_episode(tmp_path, monkeypatch):
+    """An Ornstein-Uhlenbeck process that has drifted far away is at zero where an episode begins."""
+    before = []
+    act = ddpg.Agent.act
+
+    def recording_act(agent, obs, explore):
+        before.append((obs[1], agent.noise.clone()))
+        return act(agent, obs, explore)
+
+    monkeypatch.setattr(ddpg.Agent, "act", recording_act)
+    run(ddpg, tmp_path, env_id="Counter-v0", total_timesteps=60, learning_starts=20, noise_process="ou")
+    assert len(before) == 40
+    for time, noise in before[1:]:
+        assert (noise == 0).all() == (time == 0)
+
+
+def test_td3_delay_is_counted_over_the_whole_run(tmp_path, monkeypatch):
+    """The actor moves in each tenth update: a count within the episode, of 3, 7 or 5 steps, never gets there."""
+    moved, update = [], td3.Agent.update
+
+    def recording_update(agent, batch):
+        before = [parameter.clone() for parameter in (*agent.actor.parameters(), *agent.critics_target.parameters())]
+        metrics = update(agent, batch)
+        after = (*agent.actor.parameters(), *agent.critics_target.parameters())
+        moved.append([not torch.equal(a, b) for a, b in zip(before, after, strict=True)])
+        return metrics
+
+    monkeypatch.setattr(td3.Agent, "update", recording_update)
+    run(td3, tmp_path, env_id="Counter-v0", total_timesteps=65, learning_starts=20, policy_delay=10)
+    assert [all(each) for each in moved] == [i % 10 == 0 for i in range(1, 46)]
+    assert [any(each) for each in moved] == [i % 10 == 0 for i in range(1, 46)]
+
+
+@pytest.mark.parametrize("module", [ddpg, td3], ids=["ddpg", "td3"])
+def test_noise_stays_in_an_asymmetric_box_and_reaches_its_bounds(module, tmp_path, monkeypatch):
+    """Noise ten times as large as the range: what is executed is inside in each dimension, and on both bounds."""
+    recording = Recording(module, monkeypatch)
+    args = {"total_timesteps": 220, "learning_starts": 20, "exploration_noise": 10.0}
+    run(module, tmp_path, env_id="Counter-v0", **args)
+    executed = np.array(recording.envs[-1].unwrapped.executed)[20:]
+    stored = np.array([action for _, action, *_ in recording.added])[20:]
+    low, high = Counter.action_space.low, Counter.action_space.high
+    assert (executed >= low).all() and (executed <= high).all()
+    assert np.allclose(executed.min(0), low) and np.allclose(executed.max(0), high)
+    assert np.allclose(executed, low + (stored + 1) / 2 * (high - low), atol=1e-6), "the buffer has what was executed"
