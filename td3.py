@@ -303,6 +303,7 @@ class Agent(nn.Module):
         self.critics = nn.ModuleList([Critic(obs_dim, action_dim), Critic(obs_dim, action_dim)])
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critics_target = copy.deepcopy(self.critics).requires_grad_(False)
+        self.register_buffer("actor_loss", torch.zeros(()))  # the last one
         self.to(self.device)
         self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
         self.critic_optimizer = Adam(self.critics.parameters(), args.critic_lr)
@@ -336,11 +337,13 @@ class Agent(nn.Module):
             q = self.critics[0](obs, new_action)
             if self.args.actor_objective == "min":
                 q = torch.minimum(q, self.critics[1](obs, new_action))
-            metrics["actor_loss"] = actor_loss(q)
-            self.actor_optimizer.descend(metrics["actor_loss"])
+            loss = actor_loss(q)
+            self.actor_loss.copy_(loss.detach())
+            self.actor_optimizer.descend(loss)
 
             polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)
             polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.args.tau)
+        metrics["actor_loss"] = self.actor_loss.clone()
         return {name: value.detach() for name, value in metrics.items()}
 
     def load_state_dict(self, state: dict) -> None:
@@ -627,7 +630,7 @@ def train(args: Args) -> Agent:
         graphs = itertools.cycle([CudaGraph(learn) for _ in range(args.policy_delay)])
         learn = lambda: next(graphs)()  # noqa: E731
     print(f"{run_dir}: from step {step:,} on {agent.device}")
-    logger, log_time, metrics = Logger(args, run_dir, step), time.perf_counter(), {}
+    logger, log_time = Logger(args, run_dir, step), time.perf_counter()
     bar = tqdm(total=args.total_timesteps, initial=step, unit="step", unit_scale=True, disable=None)
     with bar, contextlib.closing(logger), stop_signals() as signals:
         while step < args.total_timesteps and not signals:
@@ -641,7 +644,7 @@ def train(args: Args) -> Agent:
             obs = next_obs
             # learn
             if learning:
-                metrics |= learn()  # the actor's loss stays until there is a new one
+                metrics = learn()
                 if step % args.log_interval == 0:
                     check_finite(metrics.items(), step)
                     losses = zip(metrics, torch.stack([*metrics.values()]).tolist(), strict=True)

@@ -1,7 +1,7 @@
 """Seeded mistakes: each is put into a copy of the repository, and some test must fail.
 
-Run with `python tests/mutants.py [part of a name ...]`; prints which test noticed each mutant, and exits with the number
-of those that none did.
+Run with `python tests/mutants.py [script or part of a name ...]`; prints which test noticed each mutant, and exits with
+the number of those that none did.
 """
 
 # ruff: noqa: E501
@@ -80,6 +80,51 @@ MUTANTS = {
             'failing tracker ends the run': ('            except Exception as error:\n                self.tracking = False', '            except KeyError as error:\n                self.tracking = False'),
         },
     },
+    "td3": {
+        "equations": {
+            'note 003: no terminal mask': ('gamma * (1 - terminated) * torch', 'gamma * torch'),
+            'maximum of the twins in the target': ('torch.minimum(next_q1, next_q2)', 'torch.maximum(next_q1, next_q2)'),
+            'note 003: losses are sums': ('return -q.mean()', 'return -q.sum()'),
+            'actor descends the value': ('return -q.mean()', 'return q.mean()'),
+            'noise of the target action is not clipped': ('noise.clamp(-noise_clip, noise_clip)', 'noise'),
+            'target action leaves its range': ('(-noise_clip, noise_clip)).clamp(-1, 1)', '(-noise_clip, noise_clip))'),
+            'one critic is not trained': ('F.mse_loss(q1, target) + F.mse_loss(q2, target)', '2 * F.mse_loss(q1, target)'),
+        },
+        "agent": {
+            'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
+            'online actor in the target': ('smooth_target_action(self.actor_target(next_obs)', 'smooth_target_action(self.actor(next_obs)'),
+            'targets move in each update': ('            polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)\n', '        polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)\n        if self.since_actor == 0:\n'),
+            'actor climbs the second critic': ('q = self.critics[0](obs, new_action)', 'q = self.critics[1](obs, new_action)'),
+            'target noise of deviation 1': ('noise = self.args.target_noise * torch', 'noise = torch'),
+            'target actor never moves': ('polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.args.tau)', 'pass'),
+            'delay starts anew at a resume': ('self.since_actor = int(self.critic_optimizer.num_steps) % self.args.policy_delay', 'self.since_actor = 0'),
+            'exploration leaves the range': ('torch.randn_like(action)).clamp(-1, 1)\n        return', 'torch.randn_like(action))\n        return'),
+        },
+        "loop": {
+            'note 003: delay counted within the episode': ('                obs, _ = env.reset()\n', '                obs, _ = env.reset()\n                agent.since_actor = 0\n'),
+            'time limits stored as ends': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, terminated or truncated)'),
+        },
+    },
+    "ddpg": {
+        "equations": {
+            'note 003: no terminal mask': ('gamma * (1 - terminated) * next_q', 'gamma * next_q'),
+            'note 003: lost prime, a hard copy in each step': ('torch._foreach_lerp_(list(target), list(source), tau)', 'torch._foreach_lerp_(list(target), list(source), 1.0)'),
+            'actor descends the value': ('return -q.mean()', 'return q.mean()'),
+        },
+        "agent": {
+            'online critic in the target': ('self.critic_target(next_obs, self.actor', 'self.critic(next_obs, self.actor'),
+            'online actor in the target': ('next_obs, self.actor_target(next_obs))', 'next_obs, self.actor(next_obs))'),
+            'note 003: action is not clipped': ('action = (action + self.noise).clamp(-1, 1)', 'action = action + self.noise'),
+            'Ornstein-Uhlenbeck noise forgets': ('self.noise.mul_(kept)', 'self.noise.mul_(0)'),
+            "actor's loss sees the stored action": ('self.critic(obs, self.actor(obs))', 'self.critic(obs, action + 0 * self.actor(obs))'),
+            'target networks start elsewhere': ('copy.deepcopy(self.critic).requires_grad_(False)', 'Critic(obs_dim, action_dim).requires_grad_(False)'),
+        },
+        "loop": {
+            'noise goes on into the next episode': ('                agent.noise.zero_()\n', ''),
+            'note 003: obs does not advance during the random steps': ('            obs = next_obs\n', '            obs = next_obs if learning else obs\n'),
+            'ends never stored': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, False)'),
+        },
+    },
 }  # fmt: skip
 TESTS = ["equations", "agent", "loop", "runs"]
 
@@ -108,7 +153,7 @@ def main() -> int:
     for script, groups in MUTANTS.items():
         for first, mutants in groups.items():
             for name, (right, wrong) in mutants.items():
-                if not sys.argv[1:] or any(part in name for part in sys.argv[1:]):
+                if not sys.argv[1:] or any(part == script or part in name for part in sys.argv[1:]):
                     failure = first_failure(script, right, wrong, first)
                     print(f"{'caught' if failure else 'SURVIVED':8} {script}: {name}: {failure}", flush=True)
                     count += 1

@@ -1,6 +1,7 @@
 """Update rules and wiring of the agents, and the replay buffer: which network feeds which target, and what moves."""
 
 import copy
+import itertools
 import math
 
 import gymnasium as gym
@@ -10,16 +11,27 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import ddpg
 import sac_continuous as sac
+import td3
 
 OBS_DIM, ACTION_DIM = 4, 2
 OBS_SPACE = gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,))
 ACTION_SPACE = gym.spaces.Box(-1, 1, (ACTION_DIM,))
 
 
-def make_agent(seed=0, **changes):
+every = pytest.mark.parametrize("module", [ddpg, td3, sac], ids=["ddpg", "td3", "sac"])
+deterministic = pytest.mark.parametrize("module", [ddpg, td3], ids=["ddpg", "td3"])
+
+
+def make_agent(module=sac, seed=0, **changes):
     torch.manual_seed(seed)
-    return sac.Agent(OBS_SPACE, ACTION_SPACE, sac.Args(cuda=False, **changes))
+    return module.Agent(OBS_SPACE, ACTION_SPACE, module.Args(cuda=False, **changes))
+
+
+def critics(agent, suffix=""):
+    """The online critics, or with suffix "_target" their targets, of any of the scripts."""
+    return getattr(agent, f"critic{suffix}", None) or getattr(agent, f"critics{suffix}")
 
 
 def make_batch(seed=0, size=32):
@@ -35,16 +47,16 @@ def poison(module):
         parameter.data.fill_(math.nan)
 
 
-def spy(monkeypatch, name, returns=None):
+def spy(monkeypatch, name, returns=None, module=sac):
     """Records the arguments of an equation in each call; `returns` maps the true result to another."""
-    calls, true = [], getattr(sac, name)
+    calls, true = [], getattr(module, name)
 
     def wrapper(*args, **kwargs):
         calls.append(args)
         result = true(*args, **kwargs)
         return returns(result) if returns else result
 
-    monkeypatch.setattr(sac, name, wrapper)
+    monkeypatch.setattr(module, name, wrapper)
     return calls
 
 
@@ -126,44 +138,199 @@ def test_sac_actor_loss_uses_the_online_critics_after_their_step(monkeypatch):
     assert not calls[0][3].requires_grad, "the actor's loss must not move the temperature"
 
 
-# ---- What moves, and what does not ----
-def test_targets_start_as_copies_and_move_by_tau():
-    agent = make_agent(tau=0.1)
-    first = parameters(agent.critics)
-    assert same(first, parameters(agent.critics_target))
+@deterministic
+def test_target_comes_from_the_target_networks(module, monkeypatch):
+    """The notes' TD3 has the online critics in one line: with them poisoned the target must not change."""
+    calls = spy(monkeypatch, "td_target", module=module)
+    agent = make_agent(module)
+    poison(agent.actor)
+    poison(critics(agent))
     agent.update(make_batch())
-    online, target = parameters(agent.critics), parameters(agent.critics_target)
-    assert not same(first, online)
-    for start, now, moved in zip(first, online, target, strict=True):
-        assert torch.allclose(moved, start + (now - start) * 0.1, atol=1e-7)
+    for next_q in calls[0][2:-1]:
+        assert next_q.isfinite().all()
 
 
-def test_every_network_and_the_temperature_move():
-    agent = make_agent()
+@pytest.mark.parametrize("index", [0, 1])
+def test_td3_each_target_critic_feeds_its_own_value(monkeypatch, index):
+    calls = spy(monkeypatch, "td_target", module=td3)
+    agent = make_agent(td3)
+    poison(agent.critics_target[index])
+    agent.update(make_batch())
+    assert calls[0][2 + index].isnan().all() and calls[0][3 - index].isfinite().all()
+
+
+@deterministic
+def test_next_action_comes_from_the_target_actor(module, monkeypatch):
+    calls = spy(monkeypatch, "td_target", module=module)
+    agent = make_agent(module)
+    poison(agent.actor_target)
+    agent.update(make_batch())
+    assert calls[0][2].isnan().all()
+
+
+@deterministic
+def test_target_looks_at_the_next_observation_only_and_has_no_gradient(module, monkeypatch):
+    calls = spy(monkeypatch, "td_target", module=module)
+    batch, losses = make_batch(), spy(monkeypatch, "critic_loss", module=module)
+    make_agent(module, gamma=0.7).update(batch._replace(obs=batch.obs * math.nan, action=batch.action * math.nan))
+    make_agent(module).update(batch._replace(next_obs=batch.next_obs * math.nan))
+    assert calls[0][2].isfinite().all() and calls[1][2].isnan().all()
+    assert torch.equal(calls[0][0], batch.reward) and torch.equal(calls[0][1], batch.terminated)
+    assert calls[0][-1] == 0.7
+    assert all(q.requires_grad for q in losses[0][:-1]) and not losses[0][-1].requires_grad
+
+
+@deterministic
+def test_critic_loss_sees_the_stored_action(module, monkeypatch):
+    calls = spy(monkeypatch, "critic_loss", module=module)
+    batch, agent = make_batch(), make_agent(module)
+    expected = [
+        critic(batch.obs, batch.action).detach() for critic in (critics(agent) if module is td3 else [agent.critic])
+    ]
+    agent.update(batch)
+    for q, value in zip(calls[0][:-1], expected, strict=True):
+        assert torch.allclose(q.detach(), value)
+
+
+@deterministic
+def test_actor_loss_uses_the_online_networks_after_the_critics_step(module, monkeypatch):
+    spy(monkeypatch, "td_target", returns=torch.zeros_like, module=module)
+    calls = spy(monkeypatch, "actor_loss", module=module)
+    agent = make_agent(module, tau=1e-9, **NO_DELAY[module])
+    poison(critics(agent, "_target"))
+    poison(agent.actor_target)
+    actor, batch = copy.deepcopy(agent.actor), make_batch()
+    agent.update(batch)
+    critic = critics(agent)[0] if module is td3 else agent.critic
+    assert torch.allclose(calls[0][0], critic(batch.obs, actor(batch.obs)), atol=1e-6)
+
+
+def test_td3_actor_climbs_the_first_critic_or_the_smaller_one(monkeypatch):
+    for objective, index in (("q1", 1), ("min", 0), ("min", 1)):
+        with monkeypatch.context() as patch:
+            calls = spy(patch, "actor_loss", module=td3)
+            agent = make_agent(td3, policy_delay=1, actor_objective=objective)
+            poison(agent.critics[index])
+            agent.update(make_batch())
+            assert calls[0][0].isnan().any() == (objective == "min"), (objective, index)
+
+
+def test_td3_target_action_has_clipped_noise_of_the_given_size(monkeypatch):
+    calls = spy(monkeypatch, "smooth_target_action", module=td3)
+    agent = make_agent(td3, target_noise=0.7, noise_clip=0.3)
+    agent.update(make_batch(size=4000))
+    next_action, noise, noise_clip = calls[0]
+    assert noise_clip == 0.3 and noise.std().item() == pytest.approx(0.7, rel=0.05)
+    assert torch.allclose(next_action, agent.actor_target(make_batch(size=4000).next_obs), atol=1e-6)
+
+
+def test_td3_actor_and_all_targets_move_in_every_policy_delay_th_update():
+    agent = make_agent(td3, policy_delay=3)
+    slow = lambda: parameters(agent.actor) + parameters(agent.actor_target) + parameters(agent.critics_target)  # noqa: E731
+    metrics = {"actor_loss": torch.zeros(())}
+    for i in range(1, 8):
+        before, fast = slow(), parameters(agent.critics)
+        metrics, last = agent.update(make_batch(i)), metrics
+        moved = [not torch.equal(a, b) for a, b in zip(before, slow(), strict=True)]
+        assert set(moved) == {i % 3 == 0}
+        assert (metrics["actor_loss"] != last["actor_loss"]).item() == (i % 3 == 0), "the last one stays"
+        assert not same(fast, parameters(agent.critics))
+
+
+# ---- Limits in which one algorithm is another ----
+def twin(agent):
+    """Makes the second critic and its target copies of the first."""
+    for networks in (agent.critics, agent.critics_target):
+        networks[1].load_state_dict(networks[0].state_dict())
+
+
+def test_td3_with_equal_twins_and_no_noise_is_ddpg(monkeypatch):
+    losses = {module: spy(monkeypatch, "critic_loss", module=module) for module in (ddpg, td3)}
+    one = make_agent(ddpg)
+    other = make_agent(td3, seed=5, target_noise=0.0, policy_delay=1)
+    for name in ("actor", "actor_target"):
+        getattr(other, name).load_state_dict(getattr(one, name).state_dict())
+    for name in ("", "_target"):
+        critics(other, name)[0].load_state_dict(critics(one, name).state_dict())
+    twin(other)
+    for i in range(5):
+        first, second = one.update(make_batch(i)), other.update(make_batch(i))
+        assert torch.allclose(losses[ddpg][i][1], losses[td3][i][2], atol=1e-6), "the targets"
+        assert second["critic_loss"].item() == pytest.approx(2 * first["critic_loss"].item(), rel=1e-5)
+        assert second["actor_loss"].item() == pytest.approx(first["actor_loss"].item(), rel=1e-5)
+    for a, b in zip(parameters(one.actor), parameters(other.actor), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_sac_without_temperature_and_deviation_is_td3_without_noise_and_delay(monkeypatch):
+    """Temperature 1e-9 and no noise; the next action is the actor's, of which TD3's target actor is still a copy."""
+    targets = {module: spy(monkeypatch, "critic_loss", module=module) for module in (td3, sac)}
+    one = make_agent(td3, target_noise=0.0, policy_delay=1, actor_objective="min")
+    other = make_agent(sac, autotune=False, alpha=1e-9, critic_lr=3e-4, actor_lr=3e-4)
+    other.critics.load_state_dict(one.critics.state_dict())
+    other.critics_target.load_state_dict(one.critics_target.state_dict())
+    for ours, theirs in zip(one.actor.net, other.actor.net, strict=True):
+        if isinstance(ours, nn.Linear):
+            theirs.weight.data[: len(ours.weight)] = ours.weight.data
+            theirs.bias.data[: len(ours.bias)] = ours.bias.data
+    other.actor.net[-1].weight.data[ACTION_DIM:] = 0
+    other.actor.net[-1].bias.data[ACTION_DIM:] = -1e3  # log_std at its lower bound
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    first, second = one.update(make_batch()), other.update(make_batch())
+    assert torch.allclose(targets[td3][0][2], targets[sac][0][2], atol=1e-5)
+    for name in ("critic_loss", "actor_loss", "q"):
+        assert second[name].item() == pytest.approx(first[name].item(), rel=1e-4, abs=1e-5)
+
+
+# ---- What moves, and what does not ----
+NO_DELAY = {ddpg: {}, td3: {"policy_delay": 1}, sac: {}}
+
+
+@every
+def test_targets_start_as_copies_and_move_by_tau(module):
+    agent = make_agent(module, tau=0.1, **NO_DELAY[module])
+    pairs = [(critics(agent), critics(agent, "_target"))]
+    pairs += [(agent.actor, agent.actor_target)] if module is not sac else []
+    first = [parameters(online) for online, _ in pairs]
+    for start, (_, target) in zip(first, pairs, strict=True):
+        assert same(start, parameters(target))
+    agent.update(make_batch())
+    for start, (online, target) in zip(first, pairs, strict=True):
+        assert not same(start, parameters(online))
+        for a, now, moved in zip(start, parameters(online), parameters(target), strict=True):
+            assert torch.allclose(moved, a + (now - a) * 0.1, atol=1e-7)
+
+
+@every
+def test_every_parameter_moves(module):
+    agent = make_agent(module, **NO_DELAY[module])
     before = {name: value.clone() for name, value in agent.named_parameters()}
     agent.update(make_batch())
     assert [name for name, value in agent.named_parameters() if torch.equal(value, before[name])] == []
 
 
-def test_actor_step_leaves_critics_and_temperature_alone(monkeypatch):
+@every
+def test_actor_step_leaves_critics_and_temperature_alone(module, monkeypatch):
     """Turning the actor's loss round must change the actor, and nothing that the critics or the temperature get."""
 
     def run(factor):
-        agent = make_agent()
+        agent = make_agent(module, **NO_DELAY[module])
         with monkeypatch.context() as patch:
-            spy(patch, "actor_loss", returns=lambda loss: loss * factor)
+            spy(patch, "actor_loss", returns=lambda loss: loss * factor, module=module)
             agent.update(make_batch())
         return agent
 
     one, other = run(1), run(-1000)
     assert not same(parameters(one.actor), parameters(other.actor))
-    assert same(parameters(one.critics), parameters(other.critics))
+    assert same(parameters(critics(one)), parameters(critics(other)))
     assert same(one.critic_optimizer.means, other.critic_optimizer.means)
-    assert torch.equal(one.log_alpha, other.log_alpha)
+    if module is sac:
+        assert torch.equal(one.log_alpha, other.log_alpha)
 
 
-def test_losses_leave_no_gradients_behind():
-    agent = make_agent()
+@every
+def test_losses_leave_no_gradients_behind(module):
+    agent = make_agent(module)
     agent.update(make_batch())
     assert all(parameter.grad is None for parameter in agent.parameters())
 
@@ -243,10 +410,11 @@ def test_sac_target_entropy_moves_linearly_and_stops():
     assert seen == [1.0, 0.0, -1.0, -2.0, -3.0, -3.0, -3.0]
 
 
-def test_update_returns_detached_scalars_named_after_the_equations():
-    metrics = make_agent().update(make_batch())
-    names = {"critic_loss", "actor_loss", "alpha_loss", "entropy", "alpha", "q", "target_entropy"}
-    assert set(metrics) == names
+@every
+def test_update_returns_detached_scalars_named_after_the_equations(module):
+    metrics = make_agent(module, **NO_DELAY[module]).update(make_batch())
+    names = {"critic_loss", "actor_loss", "q"}
+    assert set(metrics) == names | ({"alpha_loss", "entropy", "alpha", "target_entropy"} if module is sac else set())
     assert all(value.shape == () and not value.requires_grad for value in metrics.values())
 
 
@@ -262,13 +430,15 @@ def test_log_std_is_bounded_and_never_loses_its_gradient():
 
 
 # ---- Acting ----
-def test_act_is_deterministic_without_exploration_and_draws_nothing():
-    agent, obs = make_agent(), np.ones(OBS_DIM)
+@every
+def test_act_is_deterministic_without_exploration_and_draws_nothing(module):
+    agent, obs = make_agent(module), np.ones(OBS_DIM)
     state = torch.get_rng_state()
     first, second = agent.act(obs, explore=False), agent.act(obs, explore=False)
     assert np.array_equal(first, second) and torch.equal(state, torch.get_rng_state())
-    mean, _ = agent.actor(torch.ones(1, OBS_DIM))
-    assert np.allclose(first, np.tanh(mean.detach().numpy()[0]), atol=1e-6)
+    output = agent.actor(torch.ones(1, OBS_DIM))
+    expected = output[0].tanh() if module is sac else output
+    assert np.allclose(first, expected.detach().numpy()[0], atol=1e-6)
 
 
 def test_act_explores_with_the_policy_of_the_actor():
@@ -282,20 +452,46 @@ def test_act_explores_with_the_policy_of_the_actor():
     assert actions.dtype == np.float32 and ACTION_SPACE.contains(actions[0])
 
 
+@deterministic
+def test_act_explores_with_gaussian_noise_that_is_clipped(module):
+    agent, obs = make_agent(module, exploration_noise=0.3), np.ones(OBS_DIM)
+    agent.actor.net[-1].bias.data[:] = torch.tensor([0.0, 3.0])
+    actions = np.stack([agent.act(obs, explore=True) for _ in range(4000)])
+    mean = agent.act(obs, explore=False)
+    assert mean[1] > 0.95 and actions.dtype == np.float32
+    noise = actions[:, 0] - mean[0]
+    assert abs(noise.mean()) < 0.02 and noise.std() == pytest.approx(0.3, abs=0.015)
+    assert abs(np.corrcoef(noise[1:], noise[:-1])[0, 1]) < 0.06, "each step has fresh noise"
+    assert actions.max() == 1 and (actions[:, 1] == 1).mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_ddpg_ornstein_uhlenbeck_noise_has_its_variance_and_memory():
+    """x <- 0.85 x + 0.1 N(0, 1): stationary deviation 0.1 / sqrt(1 - 0.85²) = 0.190, correlation of neighbours 0.85."""
+    agent, obs = make_agent(ddpg, exploration_noise=0.1, noise_process="ou"), np.ones(OBS_DIM)
+    agent.actor.net[-1].weight.data.zero_()
+    agent.actor.net[-1].bias.data.zero_()
+    noise = np.stack([agent.act(obs, explore=True) for _ in range(20_000)])[100:]
+    assert np.allclose(noise.std(0), 0.190, atol=0.015)
+    assert np.corrcoef(noise[1:, 0], noise[:-1, 0])[0, 1] == pytest.approx(0.85, abs=0.015)
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.1
+
+
 # ---- State ----
-def test_state_dict_restores_everything_that_update_changes():
-    agent = make_agent(target_entropy=1.0, target_entropy_end=0.0, target_entropy_duration=9)
+@every
+def test_state_dict_restores_everything_that_update_changes(module):
+    """Also TD3's place between two steps of the actor, and how far SAC's target entropy has moved."""
+    changes = {"target_entropy": 1.0, "target_entropy_end": 0.0, "target_entropy_duration": 9} if module is sac else {}
+    agent, other = make_agent(module, **changes), make_agent(module, seed=9, **changes)
     for i in range(3):
         agent.update(make_batch(i))
-    state = copy.deepcopy(agent.state_dict())
-    other = make_agent(seed=9, target_entropy=1.0, target_entropy_end=0.0, target_entropy_duration=9)
-    other.load_state_dict(state)
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
     for both in (agent, other):
         torch.manual_seed(5)
         for i in range(3):
             metrics = both.update(make_batch(i + 3))
-    assert same(parameters(agent), parameters(other))
-    assert metrics["target_entropy"].item() == pytest.approx(1 - 5 / 9)
+    assert same(agent.state_dict().values(), other.state_dict().values())
+    if module is sac:
+        assert metrics["target_entropy"].item() == pytest.approx(1 - 5 / 9)
 
 
 # ---- Nothing is read back from the device ----
@@ -305,19 +501,22 @@ class Forbid(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_update_and_sample_read_nothing_back():
-    agent, buffer = make_agent(), sac.ReplayBuffer(OBS_DIM, ACTION_DIM, 10, torch.device("cpu"))
+@every
+def test_update_and_sample_read_nothing_back(module):
+    agent = make_agent(module, **NO_DELAY[module])
+    buffer = module.ReplayBuffer(OBS_DIM, ACTION_DIM, 10, torch.device("cpu"))
     for i in range(12):
         buffer.add(np.full(OBS_DIM, i), np.zeros(ACTION_DIM), 0.0, np.zeros(OBS_DIM), False)
     with Forbid():
         agent.update(buffer.sample(8))
 
 
-def test_update_keeps_every_tensor_on_the_device(monkeypatch):
+@every
+def test_update_keeps_every_tensor_on_the_device(module, monkeypatch):
     """The whole update on the device "meta": a tensor left on the CPU, or read back, raises."""
-    monkeypatch.setattr(sac, "pick_device", lambda args: torch.device("meta"))
-    agent = make_agent(target_entropy=1.0, target_entropy_end=0.0, target_entropy_duration=10)
-    buffer = sac.ReplayBuffer(OBS_DIM, ACTION_DIM, 10, torch.device("meta"))
+    monkeypatch.setattr(module, "pick_device", lambda args: torch.device("meta"))
+    agent = make_agent(module, **NO_DELAY[module])
+    buffer = module.ReplayBuffer(OBS_DIM, ACTION_DIM, 10, torch.device("meta"))
     metrics = agent.update(buffer.sample(8))
     assert {value.device.type for value in metrics.values()} == {"meta"}
 
@@ -338,10 +537,11 @@ def filled_buffer(device):
     return buffer
 
 
-def test_compiled_update_learns_the_same():
-    agents = make_agent(), make_agent()
+@every
+def test_compiled_update_learns_the_same(module):
+    agents = make_agent(module), make_agent(module)
     buffer = filled_buffer("cpu")
-    compiled = sac.compiled(agents[1].update)
+    compiled = module.compiled(agents[1].update)
     eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
     for a, b in zip(eager, trained(agents[1], lambda: compiled(buffer.sample(32))), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -349,14 +549,16 @@ def test_compiled_update_learns_the_same():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("compile", [False, True])
-def test_captured_update_learns_the_same(compile):
-    agents = [sac.Agent(OBS_SPACE, ACTION_SPACE, sac.Args()) for _ in range(2)]
+@every
+def test_captured_update_learns_the_same(module, compile):
+    agents = [module.Agent(OBS_SPACE, ACTION_SPACE, module.Args()) for _ in range(2)]
     agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
     buffer = filled_buffer("cuda")
-    update = sac.compiled(agents[1].update) if compile else agents[1].update
-    graph = sac.CudaGraph(lambda: update(buffer.sample(32)))
+    update = module.compiled(agents[1].update) if compile else agents[1].update
+    num_graphs = agents[1].args.policy_delay if module is td3 else 1
+    graphs = itertools.cycle([module.CudaGraph(lambda: update(buffer.sample(32))) for _ in range(num_graphs)])
     eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
-    for a, b in zip(eager, trained(agents[1], graph), strict=True):
+    for a, b in zip(eager, trained(agents[1], lambda: next(graphs)()), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 

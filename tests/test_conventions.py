@@ -115,15 +115,12 @@ SHARED = {
 # What a script's algorithm adds to a shared block, and what else it has in the place of a line of the others.
 OWN_LINES = {
     "ddpg": {"                agent.noise.zero_()\n": ""},  # its noise restarts with the episode
-    "td3": {  # it has more than one kind of update
+    "td3": {  # its updates are of two kinds
         """\
     if args.cudagraphs:  # a graph for each update from one of the actor to the next
         graphs = itertools.cycle([CudaGraph(learn) for _ in range(args.policy_delay)])
         learn = lambda: next(graphs)()  # noqa: E731
 """: "    learn = CudaGraph(learn) if args.cudagraphs else learn\n",
-        "logger, log_time, metrics = ": "logger, log_time = ",
-        "step), time.perf_counter(), {}\n": "step), time.perf_counter()\n",
-        "metrics |= learn()  # the actor's loss stays until there is a new one\n": "metrics = learn()\n",
     },
 }
 

@@ -7,7 +7,9 @@ import torch
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+import ddpg
 import sac_continuous as sac
+import td3
 
 T = torch.tensor
 
@@ -204,3 +206,46 @@ def test_temperature_settles_where_the_entropy_is_the_target(first_alpha):
         sac.alpha_loss(log_alpha, -entropy.expand(4), T(-3.0)).backward()
         optimizer.step()
     assert log_alpha.exp().item() == pytest.approx(0.00792, rel=0.02)
+
+
+# ---- DDPG and TD3 ----
+def test_ddpg_td_target_on_a_table():
+    """Running: 1 + 0.9 * 3; ended: the reward alone. The notes, without the mask, get 2 + 0.9 * 9."""
+    target = ddpg.td_target(T([1.0, 2.0]), T([0.0, 1.0]), T([3.0, 9.0]), 0.9)
+    assert target.tolist() == pytest.approx([3.7, 2.0])
+
+
+def test_td3_td_target_takes_the_smaller_twin_and_the_mask():
+    target = td3.td_target(T([1.0, 1.0, 2.0]), T([0.0, 0.0, 1.0]), T([3.0, 5.0, 9.0]), T([4.0, 2.0, 8.0]), 0.9)
+    assert target.tolist() == pytest.approx([3.7, 2.8, 2.0])
+
+
+def test_td3_smaller_twin_underestimates_by_a_known_amount():
+    """With independent errors of deviation 1, E[min] = -1 / sqrt(pi): the smaller twin is not unbiased either."""
+    torch.manual_seed(0)
+    q1, q2 = torch.randn(2, 400_000)
+    zero = torch.zeros(400_000)
+    assert td3.td_target(zero, zero, q1, q2, 1.0).mean().item() == pytest.approx(-1 / math.sqrt(math.pi), abs=0.005)
+
+
+def test_td3_target_action_is_smoothed_within_clip_and_range():
+    next_action = T([[0.0, 0.9], [-0.9, 0.2]])
+    noise = T([[0.8, 0.3], [-0.4, -0.1]])
+    expected = T([[0.5, 1.0], [-1.0, 0.1]])
+    assert torch.allclose(td3.smooth_target_action(next_action, noise, 0.5), expected)
+    assert torch.equal(td3.smooth_target_action(next_action, torch.zeros(2, 2), 0.5), next_action)
+
+
+@pytest.mark.parametrize("copies", [1, 8])
+def test_deterministic_losses_are_means(copies):
+    """The notes print sums, whose gradient grows with the batch."""
+    q1, q2, target = (T(x).repeat(copies) for x in ([1.0, 2.0], [0.0, 4.0], [3.0, 3.0]))
+    assert ddpg.critic_loss(q1, target).item() == pytest.approx(2.5)
+    assert td3.critic_loss(q1, q2, target).item() == pytest.approx(2.5 + 5.0)
+    assert ddpg.actor_loss(q1).item() == td3.actor_loss(q1).item() == pytest.approx(-1.5)
+
+
+def test_ddpg_critic_loss_gradient_has_the_sign_and_the_factor_of_the_square():
+    q = T([0.5], requires_grad=True)
+    ddpg.critic_loss(q, T([2.0])).backward()
+    assert q.grad.item() == pytest.approx(-3.0)

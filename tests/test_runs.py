@@ -26,17 +26,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["sac_continuous"]
+# What is the same in all scripts is tested to the full on one of them, and on the others with `pytest -m slow`.
+SCRIPTS = ["sac_continuous", *(pytest.param(script, marks=pytest.mark.slow) for script in ("ddpg", "td3"))]
+OTHERS = ["ddpg", "td3"]
 # by script: an environment that fits, one whose action space does not, losses, flags of the runs and of wrong input
-ENV = {"sac_continuous": "Pendulum-v1"}
-WRONG_ENV = {"sac_continuous": "CartPole-v1"}
+ENV = dict.fromkeys(["ddpg", "td3", "sac_continuous"], "Pendulum-v1")
+WRONG_ENV = dict.fromkeys(["ddpg", "td3", "sac_continuous"], "CartPole-v1")
 LOSSES = {
+    "ddpg": {"critic_loss", "actor_loss", "q"},
+    "td3": {"critic_loss", "actor_loss", "q"},
     "sac_continuous": {"critic_loss", "actor_loss", "alpha_loss", "entropy", "alpha", "q", "target_entropy"},
 }
 FLAGS = {
+    "ddpg": "--noise-process ou --exploration-noise 0.2",
+    "td3": "--policy-delay 3 --actor-objective min",
     "sac_continuous": "--target-entropy 0 --target-entropy-end -1 --target-entropy-duration 300",
 }
 WRONG = {
+    "ddpg": [("--exploration-noise -1", "--exploration-noise"), ("--noise-process pink", "--noise-process")],
+    "td3": [("--policy-delay 0", "--policy-delay"), ("--actor-objective q3", "--actor-objective")],
     "sac_continuous": [
         ("--target-entropy-end -1", "--target-entropy-duration"),
         ("--no-autotune --target-entropy -1", "--target-entropy"),
@@ -555,7 +563,8 @@ def test_args_json(script, jobs, module):
         "log_interval": 50, "eval_interval": 300, "eval_episodes": 2, "checkpoint_interval": 200,
     }  # fmt: skip
     flags = FLAGS[script].split()
-    given |= {flag[2:].replace("-", "_"): float(value) for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    for flag, value in zip(flags[::2], flags[1::2], strict=True):
+        given[flag[2:].replace("-", "_")] = value if value.isalpha() else float(value)
     expected = dataclasses.asdict(module.Args(**given))
     assert json.loads((run.dir / "args.json").read_text()) == expected
     assert torch.load(run.dir / "agent.pt", weights_only=True)["args"] == expected
@@ -768,3 +777,46 @@ def test_wandb_content(jobs):
     assert len(calls) == 3 and ("charts/episodic_return", EPISODE) in sent
     for (tag, step), value in sent.items():
         assert value == pytest.approx(written[tag][step], rel=1e-6), tag
+
+
+# ---- The other scripts, in brief ----
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    """Of each other script a run, and the same one killed three times; two processes at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        results = {}
+        for script in OTHERS:
+            tmp, flags = (
+                tmp_path_factory.mktemp(script),
+                f"--env-id {ENV[script]} {LENGTHS} {INTERVALS} {FLAGS[script]}",
+            )
+            results[script] = (
+                pool.submit(call, script, flags, tmp / "whole"),
+                pool.submit(job_kill, script, tmp / "kill"),
+                pool.submit(call, script, "--help", tmp, COLUMNS="200"),
+            )
+        yield {script: [future.result() for future in futures] for script, futures in results.items()}
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_others_end_the_same_when_killed(brief, script):
+    whole, killed, _ = brief[script]
+    assert (whole.status, killed.status, whole.err, killed.err) == (0, 0, "", "")
+    expected = scalars(whole.dir)
+    assert {f"losses/{name}" for name in LOSSES[script]} < expected.keys()
+    assert scalars(killed.dir) == expected
+    assert_same_agent(whole.dir, killed.dir)
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_others_help(brief, script):
+    _, _, shown = brief[script]
+    assert (shown.status, shown.err) == (0, "") and "--total-timesteps" in shown.out
+
+
+@pytest.mark.parametrize("script", OTHERS)
+def test_others_refuse(script, tmp_path):
+    for flags, word in [("--env-id CartPole-v1", "--env-id"), *WRONG[script]]:
+        run = call(script, flags, tmp_path)
+        assert_refused(run.status, run.err, word)
+    assert list(tmp_path.iterdir()) == []
