@@ -212,7 +212,7 @@ class ReplayBuffer:
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
         """Stores over the oldest; next_obs is the true successor, also where an episode ends."""
-        row = np.concatenate([obs, action, next_obs, [reward, terminated]], dtype=np.float32)
+        row = np.hstack([obs, action, next_obs, reward, terminated], dtype=np.float32)
         self.rows[self.num_added % len(self.rows)].copy_(torch.from_numpy(row), non_blocking=True)
         self.num_added += 1
         self.num_filled.fill_(min(self.num_added, len(self.rows)))

@@ -40,7 +40,7 @@ MUTANTS = {
         "agent": {
             'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
             "note 003: entropy left out of the actor's gradient": ('"actor_loss": actor_loss(log_prob, q1', '"actor_loss": actor_loss(log_prob.detach(), q1'),
-            'note 003: hard clamp of log_std': ('-1.5 + 3.5 * log_std.tanh()', 'log_std.clamp(-5, 2)'),
+            'note 003: hard clamp of log_std': ('-1.5 + 3.5 * ((log_std + 1.5) / 3.5).tanh()', 'log_std.clamp(-5, 2)'),
             'gradient through the target': ('        with torch.no_grad():\n            next_action', '        with contextlib.nullcontext():\n            next_action'),
             'next action from the current observation': ('self.sample(next_obs)', 'self.sample(obs)'),
             "actor's loss sees the stored action": ('q1, q2 = (critic(obs, new_action)', 'q1, q2 = (critic(obs, action)'),
@@ -54,7 +54,7 @@ MUTANTS = {
             'moving target overshoots': ('.clamp(max=1)', ''),
             'fixed temperature is learned': ('        if self.args.autotune:', '        if True:'),
             'a loss is read back in each update': ('        self.num_updates += 1\n', "        self.num_updates += 1\n        metrics['q'].item()\n"),
-            'obs and next_obs swapped in the buffer': ('np.concatenate([obs, action, next_obs,', 'np.concatenate([next_obs, action, obs,'),
+            'obs and next_obs swapped in the buffer': ('np.hstack([obs, action, next_obs,', 'np.hstack([next_obs, action, obs,'),
             'wrap-around one slot early': ('self.rows[self.num_added % len(self.rows)]', 'self.rows[self.num_added % (len(self.rows) - 1)]'),
             'samples rows that were never written': ('% self.num_filled', '% len(self.rows)'),
             'only the first half is sampled': ('% self.num_filled', '% (self.num_filled // 2 + 1)'),

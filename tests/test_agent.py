@@ -379,7 +379,7 @@ def test_sac_entropy_rises_where_values_are_flat():
     agent = make_agent(autotune=False, critic_lr=1e-9, actor_lr=1e-3)
     for parameter in [*agent.critics.parameters(), *agent.critics_target.parameters()]:
         parameter.data.zero_()
-    agent.actor.net[-1].bias.data[ACTION_DIM:] = -0.5  # log_std about -3.1
+    agent.actor.net[-1].bias.data[ACTION_DIM:] = -3.0
     entropy = [agent.update(make_batch(i))["entropy"].item() for i in range(200)]
     assert np.mean(entropy[-10:]) > np.mean(entropy[:10]) + 1
 
@@ -424,6 +424,10 @@ def test_log_std_is_bounded_and_never_loses_its_gradient():
     for value, bound in ((50.0, 2.0), (-50.0, -5.0)):
         bias.data[ACTION_DIM:] = value
         assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1], torch.tensor(bound))
+    bias.data[ACTION_DIM:] = 0.0
+    assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1].exp(), torch.tensor(0.9), atol=0.2), (
+        "starts with wide noise"
+    )
     bias.data[ACTION_DIM:] = 3.0  # a clamp at 2 would be stuck here
     actor(torch.zeros(1, OBS_DIM))[1].sum().backward()
     assert (bias.grad[ACTION_DIM:] > 0).all()
@@ -443,7 +447,7 @@ def test_act_is_deterministic_without_exploration_and_draws_nothing(module):
 
 def test_act_explores_with_the_policy_of_the_actor():
     agent, obs = make_agent(), np.ones(OBS_DIM)
-    agent.actor.net[-1].bias.data[ACTION_DIM:] = -0.2
+    agent.actor.net[-1].bias.data[ACTION_DIM:] = -1.0
     actions = np.stack([agent.act(obs, explore=True) for _ in range(2000)])
     mean, log_std = (value.detach().numpy()[0] for value in agent.actor(torch.ones(1, OBS_DIM)))
     u = np.arctanh(actions)

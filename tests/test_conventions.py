@@ -40,7 +40,19 @@ RUN_ARGS = [
     "out_dir",
 ]
 OFF_POLICY_ARGS = ["gamma", "tau", "batch_size", "buffer_size", "learning_starts"]
+DQN_ARGS = [
+    "learning_rate",
+    "train_interval",
+    "target_update_interval",
+    "epsilon_start",
+    "epsilon_end",
+    "epsilon_schedule",
+    "epsilon_duration",
+    "epsilon_decay",
+]
 ALGORITHM_ARGS = {
+    "dqn": DQN_ARGS,
+    "ddqn": DQN_ARGS,
     "ddpg": ["actor_lr", "critic_lr", "exploration_noise", "noise_process"],
     "td3": [
         "actor_lr",
@@ -62,7 +74,20 @@ ALGORITHM_ARGS = {
         "target_entropy_duration",
     ],
 }
+SCHEDULES = {"linear_schedule": "start end duration step", "exponential_schedule": "start end decay step"}
 EQUATIONS = {
+    "dqn": {
+        "polyak_update": "source target tau",
+        **SCHEDULES,
+        "td_target": "reward terminated next_q_target gamma",
+        "q_loss": "q action target",
+    },
+    "ddqn": {
+        "polyak_update": "source target tau",
+        **SCHEDULES,
+        "td_target": "reward terminated next_q next_q_target gamma",
+        "q_loss": "q action target",
+    },
     "ddpg": {
         "polyak_update": "source target tau",
         "td_target": "reward terminated next_q gamma",
@@ -92,14 +117,16 @@ LAZY_IMPORTS = {"wandb", "moviepy", "stable_baselines3", "ale_py"}
 # Blocks that must be the same, byte for byte, in every script named beside them.
 OFF_POLICY = ["dqn", "ddqn", "ddpg", "td3", "sac_continuous"]
 CONTINUOUS = ["ddpg", "td3", "sac_continuous"]
+DISCRETE = ["dqn", "ddqn"]
 SHARED = {
     "polyak_update": OFF_POLICY,
     "LinearFunction": CONTINUOUS,
     "Linear": CONTINUOUS,
     "mlp": CONTINUOUS,
     "Critic": CONTINUOUS,
-    "Batch": CONTINUOUS,
-    "ReplayBuffer": CONTINUOUS,
+    "Batch": OFF_POLICY,
+    "ReplayBuffer": OFF_POLICY,
+    **dict.fromkeys(["linear_schedule", "exponential_schedule", "q_loss", "QNetwork", "FrameBuffer"], DISCRETE),
     "free_memory": OFF_POLICY,
     "make_env": CONTINUOUS,
     "evaluate": OFF_POLICY,
@@ -162,7 +189,16 @@ def args_fields(script):
 
 @pytest.mark.parametrize("name", SHARED)
 def test_shared_block_is_the_same_everywhere(name):
-    having = [script for script in SHARED[name] if script in SCRIPTS]
+    same_everywhere(name, SHARED[name])
+
+
+@pytest.mark.parametrize("name", ["Args", "make_env", "check_args", "train"])
+def test_dqn_and_ddqn_share_all_but_the_target(name):
+    same_everywhere(name, DISCRETE)
+
+
+def same_everywhere(name, scripts):
+    having = [script for script in scripts if script in SCRIPTS]
     blocks = {script: shared_block(script, name) for script in having}
     assert all(blocks.values()), f"{name} is missing in {[script for script in having if not blocks[script]]}"
     for script in having[1:]:

@@ -8,6 +8,8 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 import ddpg
+import ddqn
+import dqn
 import sac_continuous as sac
 import td3
 
@@ -249,3 +251,60 @@ def test_ddpg_critic_loss_gradient_has_the_sign_and_the_factor_of_the_square():
     q = T([0.5], requires_grad=True)
     ddpg.critic_loss(q, T([2.0])).backward()
     assert q.grad.item() == pytest.approx(-3.0)
+
+
+# ---- DQN and DDQN ----
+@pytest.mark.parametrize("module", [dqn, ddqn], ids=["dqn", "ddqn"])
+def test_linear_schedule_goes_along_a_line_and_stays(module):
+    values = [module.linear_schedule(1.0, 0.1, 10, step) for step in (0, 1, 5, 10, 11, 10**9)]
+    assert values == pytest.approx([1.0, 0.91, 0.55, 0.1, 0.1, 0.1])
+    assert module.linear_schedule(0.2, 0.6, 4, 1) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("module", [dqn, ddqn], ids=["dqn", "ddqn"])
+def test_exponential_schedule_is_the_notes_rule_in_each_step(module):
+    """The notes multiply by 0.995 and stop at 0.01: after 919 steps."""
+    epsilon = 1.0
+    for step in range(1, 1500):
+        epsilon = max(0.01, epsilon * 0.995)
+        assert module.exponential_schedule(1.0, 0.01, 0.995, step) == pytest.approx(epsilon)
+    floor = [module.exponential_schedule(1.0, 0.01, 0.995, step) == 0.01 for step in range(1500)]
+    assert floor.index(True) == 919 and all(floor[919:])
+
+
+def test_dqn_td_target_on_a_table():
+    """Rows running, terminated, cut by a time limit (which is not terminated): 1 + 0.9 * 10, 1, 1 + 0.9 * 10."""
+    q = T([[10.0, 3.0], [10.0, 3.0], [3.0, 10.0]])
+    assert dqn.td_target(torch.ones(3), T([0.0, 1.0, 0.0]), q, 0.9).tolist() == pytest.approx([10.0, 1.0, 10.0])
+
+
+def test_ddqn_target_is_judged_by_the_target_network_at_the_choice_of_the_online_one():
+    online, target = T([[1.0, 2.0, 0.0], [5.0, 0.0, 0.0]]), T([[9.0, 3.0, 7.0], [-1.0, 8.0, 8.0]])
+    assert ddqn.td_target(T([1.0, 1.0]), T([0.0, 0.0]), online, target, 0.5).tolist() == pytest.approx([2.5, 0.5])
+    assert ddqn.td_target(T([1.0, 1.0]), T([1.0, 1.0]), online, target, 0.5).tolist() == [1.0, 1.0]
+
+
+def test_ddqn_target_is_dqn_s_where_both_networks_agree():
+    torch.manual_seed(0)
+    q, reward, terminated = torch.randn(50, 6), torch.randn(50), (torch.rand(50) < 0.3).float()
+    expected = dqn.td_target(reward, terminated, q, 0.97)
+    assert torch.equal(ddqn.td_target(reward, terminated, q, q, 0.97), expected)
+
+
+def test_ddqn_overestimates_less_than_dqn():
+    """Four actions of value 0, independent errors of deviation 1: E[max] = 1.03 for DQN, 0 for DDQN."""
+    torch.manual_seed(0)
+    online, target = torch.randn(2, 200_000, 4)
+    zero = torch.zeros(200_000)
+    assert dqn.td_target(zero, zero, target, 1.0).mean().item() == pytest.approx(1.029, abs=0.01)
+    assert ddqn.td_target(zero, zero, online, target, 1.0).mean().item() == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("copies", [1, 8])
+@pytest.mark.parametrize("module", [dqn, ddqn], ids=["dqn", "ddqn"])
+def test_q_loss_looks_at_the_actions_taken_and_descends_to_the_target(module, copies):
+    q = T([[0.5, 9.0], [9.0, 1.0]]).repeat(copies, 1).requires_grad_(True)
+    loss = module.q_loss(q, T([0, 1]).repeat(copies), T([2.0, 0.0]).repeat(copies))
+    loss.backward()
+    assert loss.item() == pytest.approx((2.25 + 1) / 2)
+    assert torch.allclose(q.grad * copies, T([[-1.5, 0.0], [0.0, 1.0]]).repeat(copies, 1))
