@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["torch==2.13.0", "numpy==2.4.6", "gymnasium[box2d,classic-control]==1.4.0", "tyro==1.0.17",
-#     "tqdm==4.70.1", "tensorboard==2.21.0", "wandb==0.31.0", "moviepy==2.2.1", "ale-py==0.12.1",
+# dependencies = ["torch==2.13.0", "numpy==2.4.6", "gymnasium[box2d,classic-control,mujoco]==1.4.0",
+#     "tyro==1.0.17", "tqdm==4.70.1", "tensorboard==2.21.0", "wandb==0.31.0", "moviepy==2.2.1", "ale-py==0.12.1",
 #     "stable-baselines3==2.9.2", "opencv-python-headless==5.0.0.93"]
 # ///
 """Double Deep Q-Network (DDQN) for discrete actions, from vectors or from Atari's frames.
@@ -52,7 +52,7 @@ import time
 import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -285,12 +285,19 @@ class FrameBuffer:
         self.window.copy_(torch.tensor([self.first, self.num_added - self.first]))
 
 
+def make_buffer(obs_shape: tuple[int, ...], capacity: int, device: torch.device) -> ReplayBuffer | FrameBuffer:
+    if len(obs_shape) == 3:
+        return FrameBuffer(obs_shape, capacity, device)
+    return ReplayBuffer(obs_shape[0], 1, capacity, device)
+
+
 def free_memory(device: torch.device) -> float:
-    """Bytes free on `device`; infinite where the system does not tell."""
+    """Bytes free on `device`, or a container's limit; infinite where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    return 1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) if meminfo.exists() else math.inf
+    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    free = 1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) if meminfo.exists() else math.inf
+    return min(free, float(limit.read_text().replace("max", "inf"))) if limit.exists() else free
 
 
 # ---- Agent ----
@@ -327,6 +334,12 @@ class Adam(nn.Module):
                 mean.lerp_(grad, 1 - beta1)
                 square.lerp_(grad.square(), 1 - beta2)
                 parameter -= self.lr / scale1 * mean / ((square / scale2).sqrt() + eps)
+
+
+def epsilon_at(step: int, args: Args) -> float:
+    if args.epsilon_schedule == "linear":
+        return linear_schedule(args.epsilon_start, args.epsilon_end, args.epsilon_duration, step)
+    return exponential_schedule(args.epsilon_start, args.epsilon_end, args.epsilon_decay, step)
 
 
 class Agent(nn.Module):
@@ -385,15 +398,15 @@ class CudaGraph:
 
     def __init__(self, function: Callable):
         self.function, self.graph, self.num_calls = function, torch.cuda.CUDAGraph(), 0
+        self.stream = torch.cuda.Stream()
 
     def __call__(self):
         self.num_calls += 1
         if self.num_calls <= 3:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
                 output = self.function()
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self.stream)
             return output
         if self.num_calls == 4:
             with torch.cuda.graph(self.graph):  # records, does not run
@@ -416,7 +429,9 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
     try:
         if env_id not in gym.registry:
             with contextlib.suppress(ImportError):
-                import ale_py  # noqa: F401  registers Atari's games
+                import ale_py  # registers Atari's games
+
+                ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of old environments
             env = gym.make(env_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
         if "ale_py" not in str(env.spec.entry_point):
@@ -469,9 +484,13 @@ def evaluate(agent: Agent, args: Args, video: Path | None = None) -> list[float]
 
 def evaluate_run(args: Args) -> None:
     """--evaluate RUN_DIR: plays the agent of RUN_DIR/agent.pt, and records into RUN_DIR/videos."""
+    own = {
+        name: getattr(args, name) for name in ("cuda", "torch_threads", "capture_video", "eval_episodes", "evaluate")
+    }
+    if args != Args(**own):
+        raise UsageError(f"--evaluate takes only {', '.join(own)}, and the rest from the run: drop other arguments")
     saved = load(Path(args.evaluate, "agent.pt"))
-    own = ["cuda", "torch_threads", "cudagraphs", "capture_video", "eval_episodes", "evaluate"]
-    run_args = replace(Args(**saved["args"]), **{name: getattr(args, name) for name in own})
+    run_args = replace(Args(**saved["args"]), **own, compile=False, cudagraphs=False)
     check_args(run_args)
     torch.set_num_threads(args.torch_threads)
     env = make_env(run_args.env_id)
@@ -489,10 +508,11 @@ def first_line(error: Exception) -> str:
 
 def parse_args() -> Args:
     """Args from the command line. Integers may be written 1e6; a mistake gives one line instead of tyro's box."""
-    argv = []
-    for arg in sys.argv[1:]:
+    argv, integers = [], [field.name for field in fields(Args) if field.type is int]
+    for previous, arg in itertools.pairwise(["", *sys.argv[1:]]):
         flag, equals, value = arg.rpartition("=")
         whole = re.fullmatch(r"\d+(\.\d+)?e\+?\d\d?", value) and float(value).is_integer()
+        whole = whole and (flag or previous).lstrip("-").replace("-", "_") in integers
         argv.append(flag + equals + str(int(float(value))) if whole else arg)
     box = io.StringIO()
     try:
@@ -520,13 +540,11 @@ def check_args(args: Args) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} is outside of [{low}, {high}]")
     if args.batch_size > args.buffer_size:
         raise UsageError("--batch-size is larger than --buffer-size: lower it")
-    if args.resume is not None and args.evaluate is not None:
-        raise UsageError("--resume goes on with a run and --evaluate plays a finished one: give one of them")
     if args.learning_starts >= args.total_timesteps:
         raise UsageError("--learning-starts must be below --total-timesteps, or nothing is learned")
     if args.log_interval % args.train_interval:
         raise UsageError("--log-interval must be a multiple of --train-interval, whose losses it logs")
-    if args.compile and pick_device(args).type == "cpu" and not any(map(shutil.which, ["g++", "clang++", "cl"])):
+    if args.compile and not any(map(shutil.which, ["g++", "clang++", "cl"])):
         raise UsageError("--compile needs a C++ compiler: install one, g++ say, or drop it")
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
@@ -539,6 +557,18 @@ def check_args(args: Args) -> None:
             env.render()
         except Exception as error:
             raise UsageError(f"--capture-video cannot work here: {first_line(error)}") from error
+
+
+def make_run_dir(args: Args) -> Path:
+    """A new folder in out_dir, with args.json."""
+    name = f"{re.sub('[^A-Za-z0-9.-]', '-', args.env_id)}__{Path(__file__).stem}__{args.seed}__{time.time_ns()}"
+    run_dir = Path(args.out_dir, name)
+    try:
+        run_dir.mkdir(parents=True)
+        (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
+    except OSError as error:
+        raise UsageError(f"--out-dir {args.out_dir} cannot be written: {first_line(error)}") from error
+    return run_dir
 
 
 class Logger:
@@ -573,13 +603,16 @@ class Logger:
 
 def save(state: dict, path: Path) -> None:
     """Writes a temporary file and moves it into place, so that `path` is whole at every moment."""
-    torch.save(state, path.with_suffix(".tmp"))
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
     os.replace(path.with_suffix(".tmp"), path)
 
 
 def load(path: Path) -> dict:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         Args(**state["args"])
         return state
     except FileNotFoundError as error:
@@ -590,18 +623,21 @@ def load(path: Path) -> dict:
 
 def check_finite(values: Iterable[tuple[str, Tensor]], step: int) -> None:
     for name, value in values:
-        if not value.isfinite().all():
-            raise FloatingPointError(f"step {step}: {name} is not finite; the last checkpoint is from before that")
+        if not value.sum(dtype=torch.float64).isfinite():  # of a large replay buffer, isfinite().all() takes a copy
+            raise FloatingPointError(f"step {step}: {name} is not finite; the last checkpoint, if any, is from before")
 
 
-def checkpoint(run_dir: Path, args: Args, agent: Agent, buffer: ReplayBuffer, env: gym.Env, step: int) -> None:
-    """Writes agent.pt and checkpoint.pt, but nothing that is not finite."""
+def checkpoint(
+    run_dir: Path, args: Args, agent: Agent, buffer: ReplayBuffer, env: gym.Env, step: int, log: Logger
+) -> None:
+    """Writes agent.pt and checkpoint.pt, but nothing that is not finite, and the scalars until here before them."""
     state, stored = {"args": asdict(args), "agent": agent.state_dict()}, buffer.state_dict()
     check_finite((state["agent"] | {"the replay buffer": stored["rows"]}).items(), step)
+    log.writer.flush()
     save(state, run_dir / "agent.pt")
     generators = env.unwrapped.np_random.bit_generator, env.action_space.np_random.bit_generator
     state |= {"step": step, "buffer": stored, "numpy_rng": [generator.state for generator in generators]}
-    cuda_rng = torch.cuda.get_rng_state_all() if agent.device.type == "cuda" else []
+    cuda_rng = torch.cuda.get_rng_state() if agent.device.type == "cuda" else None
     save(state | {"torch_rng": torch.get_rng_state(), "cuda_rng": cuda_rng}, run_dir / "checkpoint.pt")
 
 
@@ -613,8 +649,8 @@ def restore(state: dict, agent: Agent, buffer: ReplayBuffer, env: gym.Env) -> in
     for generator, generator_state in zip(generators, state["numpy_rng"], strict=True):
         generator.state = generator_state
     torch.set_rng_state(state["torch_rng"])
-    if agent.device.type == "cuda":
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    if agent.device.type == "cuda" and state["cuda_rng"] is not None:
+        torch.cuda.set_rng_state(state["cuda_rng"])
     return state["step"]
 
 
@@ -638,35 +674,25 @@ def stop_signals():
 # ---- Training ----
 def train(args: Args) -> Agent:
     """Runs the algorithm and returns the agent. Writes only into a new folder in out_dir, or into RUN_DIR."""
-    saved = {}
+    saved, run_dir = {}, None
     if args.resume is not None:
         if args != Args(resume=args.resume):
             raise UsageError("--resume takes all other arguments from the run: drop them")
         run_dir = Path(args.resume)
         saved = load(run_dir / "checkpoint.pt")
         args = Args(**saved["args"])
+        args.cudagraphs &= pick_device(args).type == "cuda"  # the same mathematics where there is no GPU any more
     check_args(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     env = make_env(args.env_id, training=True)
     env.action_space.seed(args.seed)
     agent = Agent(env.observation_space, env.action_space, args)
-    shape, capacity = env.observation_space.shape, min(args.buffer_size, args.total_timesteps)
-    buffer = (
-        ReplayBuffer(*shape, 1, capacity, agent.device)
-        if len(shape) == 1
-        else FrameBuffer(shape, capacity, agent.device)
-    )
-    if not saved:
-        name = f"{re.sub('[^A-Za-z0-9.-]', '-', args.env_id)}__{Path(__file__).stem}__{args.seed}__{time.time_ns()}"
-        run_dir = Path(args.out_dir, name)
-        try:
-            run_dir.mkdir(parents=True)
-            (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
-        except OSError as error:
-            raise UsageError(f"--out-dir {args.out_dir} cannot be written: {first_line(error)}") from error
+    buffer = make_buffer(env.observation_space.shape, min(args.buffer_size, args.total_timesteps), agent.device)
+    run_dir = run_dir or make_run_dir(args)
     step = checkpoint_step = log_step = restore(saved, agent, buffer, env) if saved else 0
     obs, _ = env.reset(seed=None if saved else args.seed)
+    saved.clear()  # it has a second replay buffer
     update = compiled(agent.update) if args.compile else agent.update
     learn = lambda: update(buffer.sample(args.batch_size))  # noqa: E731
     learn = CudaGraph(learn) if args.cudagraphs else learn
@@ -678,10 +704,7 @@ def train(args: Args) -> Agent:
             step += 1
             # act
             learning = buffer.num_added >= args.learning_starts
-            if args.epsilon_schedule == "linear":
-                agent.epsilon = linear_schedule(args.epsilon_start, args.epsilon_end, args.epsilon_duration, step)
-            else:
-                agent.epsilon = exponential_schedule(args.epsilon_start, args.epsilon_end, args.epsilon_decay, step)
+            agent.epsilon = epsilon_at(step, args)
             action = agent.act(obs, explore=True)
             # step the environment
             next_obs, reward, terminated, truncated, info = env.step(action)
@@ -709,20 +732,19 @@ def train(args: Args) -> Agent:
                     logger.track(lambda wandb: wandb.log({"eval/video": wandb.Video(file), **log}))  # noqa: B023
                 tqdm.write(f"step {step:,}: evaluation {np.mean(returns):.2f} ± {np.std(returns):.2f}")
             if terminated or truncated:
-                if "episode" in info:  # not at a lost life
-                    charts = {
-                        "charts/episodic_return": info["episode"]["r"],
-                        "charts/episodic_length": info["episode"]["l"],
-                    }
-                    logger.scalars(charts, step)
-                    bar.set_postfix({"return": f"{info['episode']['r']:.1f}"}, refresh=False)
+                if episode := info.get("episode"):  # none at a lost life
+                    log = {"charts/episodic_return": episode["r"], "charts/episodic_length": episode["l"]}
+                    logger.scalars(log, step)
+                    bar.set_postfix({"return": f"{episode['r']:.1f}"}, refresh=False)
                 if args.checkpoint_interval and step - checkpoint_step >= args.checkpoint_interval:
-                    logger.writer.flush()
-                    checkpoint(run_dir, args, agent, buffer, env, step)
-                    checkpoint_step = step
+                    try:
+                        checkpoint(run_dir, args, agent, buffer, env, step, logger)
+                        checkpoint_step = step
+                    except (OSError, RuntimeError) as error:  # a full disk, say: tried again after the next episode
+                        tqdm.write(f"warning: step {step:,}: no checkpoint: {first_line(error)}", file=sys.stderr)
                 obs, _ = env.reset()
             bar.update()
-        checkpoint(run_dir, args, agent, buffer, env, step)
+        checkpoint(run_dir, args, agent, buffer, env, step, logger)
     if signals and step < args.total_timesteps:
         print(f"stopped at step {step:,}, within an episode; go on with --resume {run_dir}")
         raise SystemExit(128 + signals[0])

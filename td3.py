@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["torch==2.13.0", "numpy==2.4.6", "gymnasium[classic-control,mujoco]==1.4.0", "mujoco==4.0.0",
+# dependencies = ["torch==2.13.0", "numpy==2.4.6", "gymnasium[box2d,classic-control,mujoco]==1.4.0", "mujoco==4.0.0",
 #     "tyro==1.0.17", "tqdm==4.70.1", "tensorboard==2.21.0", "wandb==0.31.0", "moviepy==2.2.1"]
 # ///
 """Twin Delayed Deep Deterministic Policy Gradient (TD3) for continuous actions.
@@ -26,7 +26,7 @@ Algorithm  in each environment step (the paper's Algorithm 1):
            descend -mean Q₁(s, μ(s))                                                     actor_loss
            μ̄ ← τ μ + (1 - τ) μ̄, and so the Q̄ᵢ                                            polyak_update
 
-Differs    the mask (1 - d), which the paper's code has and its Algorithm 1 leaves out
+Differs    the mask (1 - d), which the paper's Algorithm 1 leaves to its Appendix D
 from the   networks, batch size and step sizes of the authors' later code instead of the paper's
 paper      the first learning_starts actions are uniformly random in every environment
            --actor-objective min lets the actor climb min(Q₁, Q₂), as the notes suggest
@@ -53,7 +53,7 @@ import time
 import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -164,7 +164,7 @@ class LinearFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         grad_x = onednn_linear(grad, w.t(), None) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:  # the actor's loss asks for no gradients of the critics
+        if not ctx.needs_input_grad[1]:  # frozen
             return grad_x, None, None
         return grad_x, onednn_linear(grad.t().contiguous(), x.t(), None), grad.sum(0)
 
@@ -249,11 +249,12 @@ class ReplayBuffer:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes free on `device`; infinite where the system does not tell."""
+    """Bytes free on `device`, or a container's limit; infinite where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    return 1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) if meminfo.exists() else math.inf
+    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    free = 1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) if meminfo.exists() else math.inf
+    return min(free, float(limit.read_text().replace("max", "inf"))) if limit.exists() else free
 
 
 # ---- Agent ----
@@ -334,9 +335,10 @@ class Agent(nn.Module):
         self.since_actor = (self.since_actor + 1) % self.args.policy_delay
         if self.since_actor == 0:
             new_action = self.actor(obs)
-            q = self.critics[0](obs, new_action)
-            if self.args.actor_objective == "min":
-                q = torch.minimum(q, self.critics[1](obs, new_action))
+            with frozen(self.critics):
+                q = self.critics[0](obs, new_action)
+                if self.args.actor_objective == "min":
+                    q = torch.minimum(q, self.critics[1](obs, new_action))
             loss = actor_loss(q)
             self.actor_loss.copy_(loss.detach())
             self.actor_optimizer.descend(loss)
@@ -349,6 +351,14 @@ class Agent(nn.Module):
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.since_actor = int(self.critic_optimizer.num_steps) % self.args.policy_delay
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module):
+    """Spares gradients of the parameters of `module`, which would not be used; torch.compile finds that out itself."""
+    module.requires_grad_(torch.compiler.is_compiling())
+    yield
+    module.requires_grad_(True)
 
 
 def pick_device(args: Args) -> torch.device:
@@ -370,15 +380,15 @@ class CudaGraph:
 
     def __init__(self, function: Callable):
         self.function, self.graph, self.num_calls = function, torch.cuda.CUDAGraph(), 0
+        self.stream = torch.cuda.Stream()
 
     def __call__(self):
         self.num_calls += 1
         if self.num_calls <= 3:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
                 output = self.function()
-            torch.cuda.current_stream().wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(self.stream)
             return output
         if self.num_calls == 4:
             with torch.cuda.graph(self.graph):  # records, does not run
@@ -433,9 +443,13 @@ def evaluate(agent: Agent, args: Args, video: Path | None = None) -> list[float]
 
 def evaluate_run(args: Args) -> None:
     """--evaluate RUN_DIR: plays the agent of RUN_DIR/agent.pt, and records into RUN_DIR/videos."""
+    own = {
+        name: getattr(args, name) for name in ("cuda", "torch_threads", "capture_video", "eval_episodes", "evaluate")
+    }
+    if args != Args(**own):
+        raise UsageError(f"--evaluate takes only {', '.join(own)}, and the rest from the run: drop other arguments")
     saved = load(Path(args.evaluate, "agent.pt"))
-    own = ["cuda", "torch_threads", "cudagraphs", "capture_video", "eval_episodes", "evaluate"]
-    run_args = replace(Args(**saved["args"]), **{name: getattr(args, name) for name in own})
+    run_args = replace(Args(**saved["args"]), **own, compile=False, cudagraphs=False)
     check_args(run_args)
     torch.set_num_threads(args.torch_threads)
     env = make_env(run_args.env_id)
@@ -453,10 +467,11 @@ def first_line(error: Exception) -> str:
 
 def parse_args() -> Args:
     """Args from the command line. Integers may be written 1e6; a mistake gives one line instead of tyro's box."""
-    argv = []
-    for arg in sys.argv[1:]:
+    argv, integers = [], [field.name for field in fields(Args) if field.type is int]
+    for previous, arg in itertools.pairwise(["", *sys.argv[1:]]):
         flag, equals, value = arg.rpartition("=")
         whole = re.fullmatch(r"\d+(\.\d+)?e\+?\d\d?", value) and float(value).is_integer()
+        whole = whole and (flag or previous).lstrip("-").replace("-", "_") in integers
         argv.append(flag + equals + str(int(float(value))) if whole else arg)
     box = io.StringIO()
     try:
@@ -483,11 +498,9 @@ def check_args(args: Args) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} is outside of [{low}, {high}]")
     if args.batch_size > args.buffer_size:
         raise UsageError("--batch-size is larger than --buffer-size: lower it")
-    if args.resume is not None and args.evaluate is not None:
-        raise UsageError("--resume goes on with a run and --evaluate plays a finished one: give one of them")
     if args.learning_starts >= args.total_timesteps:
         raise UsageError("--learning-starts must be below --total-timesteps, or nothing is learned")
-    if args.compile and pick_device(args).type == "cpu" and not any(map(shutil.which, ["g++", "clang++", "cl"])):
+    if args.compile and not any(map(shutil.which, ["g++", "clang++", "cl"])):
         raise UsageError("--compile needs a C++ compiler: install one, g++ say, or drop it")
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
@@ -500,6 +513,18 @@ def check_args(args: Args) -> None:
             env.render()
         except Exception as error:
             raise UsageError(f"--capture-video cannot work here: {first_line(error)}") from error
+
+
+def make_run_dir(args: Args) -> Path:
+    """A new folder in out_dir, with args.json."""
+    name = f"{re.sub('[^A-Za-z0-9.-]', '-', args.env_id)}__{Path(__file__).stem}__{args.seed}__{time.time_ns()}"
+    run_dir = Path(args.out_dir, name)
+    try:
+        run_dir.mkdir(parents=True)
+        (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
+    except OSError as error:
+        raise UsageError(f"--out-dir {args.out_dir} cannot be written: {first_line(error)}") from error
+    return run_dir
 
 
 class Logger:
@@ -534,13 +559,16 @@ class Logger:
 
 def save(state: dict, path: Path) -> None:
     """Writes a temporary file and moves it into place, so that `path` is whole at every moment."""
-    torch.save(state, path.with_suffix(".tmp"))
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave the new name with nothing in it
     os.replace(path.with_suffix(".tmp"), path)
 
 
 def load(path: Path) -> dict:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         Args(**state["args"])
         return state
     except FileNotFoundError as error:
@@ -551,18 +579,21 @@ def load(path: Path) -> dict:
 
 def check_finite(values: Iterable[tuple[str, Tensor]], step: int) -> None:
     for name, value in values:
-        if not value.isfinite().all():
-            raise FloatingPointError(f"step {step}: {name} is not finite; the last checkpoint is from before that")
+        if not value.sum(dtype=torch.float64).isfinite():  # of a large replay buffer, isfinite().all() takes a copy
+            raise FloatingPointError(f"step {step}: {name} is not finite; the last checkpoint, if any, is from before")
 
 
-def checkpoint(run_dir: Path, args: Args, agent: Agent, buffer: ReplayBuffer, env: gym.Env, step: int) -> None:
-    """Writes agent.pt and checkpoint.pt, but nothing that is not finite."""
+def checkpoint(
+    run_dir: Path, args: Args, agent: Agent, buffer: ReplayBuffer, env: gym.Env, step: int, log: Logger
+) -> None:
+    """Writes agent.pt and checkpoint.pt, but nothing that is not finite, and the scalars until here before them."""
     state, stored = {"args": asdict(args), "agent": agent.state_dict()}, buffer.state_dict()
     check_finite((state["agent"] | {"the replay buffer": stored["rows"]}).items(), step)
+    log.writer.flush()
     save(state, run_dir / "agent.pt")
     generators = env.unwrapped.np_random.bit_generator, env.action_space.np_random.bit_generator
     state |= {"step": step, "buffer": stored, "numpy_rng": [generator.state for generator in generators]}
-    cuda_rng = torch.cuda.get_rng_state_all() if agent.device.type == "cuda" else []
+    cuda_rng = torch.cuda.get_rng_state() if agent.device.type == "cuda" else None
     save(state | {"torch_rng": torch.get_rng_state(), "cuda_rng": cuda_rng}, run_dir / "checkpoint.pt")
 
 
@@ -574,8 +605,8 @@ def restore(state: dict, agent: Agent, buffer: ReplayBuffer, env: gym.Env) -> in
     for generator, generator_state in zip(generators, state["numpy_rng"], strict=True):
         generator.state = generator_state
     torch.set_rng_state(state["torch_rng"])
-    if agent.device.type == "cuda":
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    if agent.device.type == "cuda" and state["cuda_rng"] is not None:
+        torch.cuda.set_rng_state(state["cuda_rng"])
     return state["step"]
 
 
@@ -599,13 +630,14 @@ def stop_signals():
 # ---- Training ----
 def train(args: Args) -> Agent:
     """Runs the algorithm and returns the agent. Writes only into a new folder in out_dir, or into RUN_DIR."""
-    saved = {}
+    saved, run_dir = {}, None
     if args.resume is not None:
         if args != Args(resume=args.resume):
             raise UsageError("--resume takes all other arguments from the run: drop them")
         run_dir = Path(args.resume)
         saved = load(run_dir / "checkpoint.pt")
         args = Args(**saved["args"])
+        args.cudagraphs &= pick_device(args).type == "cuda"  # the same mathematics where there is no GPU any more
     check_args(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
@@ -614,16 +646,10 @@ def train(args: Args) -> Agent:
     agent = Agent(env.observation_space, env.action_space, args)
     dims = env.observation_space.shape[0], env.action_space.shape[0]
     buffer = ReplayBuffer(*dims, min(args.buffer_size, args.total_timesteps), agent.device)
-    if not saved:
-        name = f"{re.sub('[^A-Za-z0-9.-]', '-', args.env_id)}__{Path(__file__).stem}__{args.seed}__{time.time_ns()}"
-        run_dir = Path(args.out_dir, name)
-        try:
-            run_dir.mkdir(parents=True)
-            (run_dir / "args.json").write_text(json.dumps(asdict(args), indent=2))
-        except OSError as error:
-            raise UsageError(f"--out-dir {args.out_dir} cannot be written: {first_line(error)}") from error
+    run_dir = run_dir or make_run_dir(args)
     step = checkpoint_step = log_step = restore(saved, agent, buffer, env) if saved else 0
     obs, _ = env.reset(seed=None if saved else args.seed)
+    saved.clear()  # it has a second replay buffer
     update = compiled(agent.update) if args.compile else agent.update
     learn = lambda: update(buffer.sample(args.batch_size))  # noqa: E731
     if args.cudagraphs:  # a graph for each update from one of the actor to the next
@@ -665,12 +691,14 @@ def train(args: Args) -> Agent:
                 logger.scalars({"charts/episodic_return": episode["r"], "charts/episodic_length": episode["l"]}, step)
                 bar.set_postfix({"return": f"{episode['r']:.1f}"}, refresh=False)
                 if args.checkpoint_interval and step - checkpoint_step >= args.checkpoint_interval:
-                    logger.writer.flush()
-                    checkpoint(run_dir, args, agent, buffer, env, step)
-                    checkpoint_step = step
+                    try:
+                        checkpoint(run_dir, args, agent, buffer, env, step, logger)
+                        checkpoint_step = step
+                    except (OSError, RuntimeError) as error:  # a full disk, say: tried again after the next episode
+                        tqdm.write(f"warning: step {step:,}: no checkpoint: {first_line(error)}", file=sys.stderr)
                 obs, _ = env.reset()
             bar.update()
-        checkpoint(run_dir, args, agent, buffer, env, step)
+        checkpoint(run_dir, args, agent, buffer, env, step, logger)
     if signals and step < args.total_timesteps:
         print(f"stopped at step {step:,}, within an episode; go on with --resume {run_dir}")
         raise SystemExit(128 + signals[0])

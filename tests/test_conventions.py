@@ -121,12 +121,19 @@ DISCRETE = ["dqn", "ddqn"]
 SHARED = {
     "polyak_update": OFF_POLICY,
     "LinearFunction": CONTINUOUS,
+    "frozen": CONTINUOUS,
+    "onednn": CONTINUOUS,
+    "onednn_linear": CONTINUOUS,
+    "has_onednn": CONTINUOUS,
     "Linear": CONTINUOUS,
     "mlp": CONTINUOUS,
     "Critic": CONTINUOUS,
     "Batch": OFF_POLICY,
     "ReplayBuffer": OFF_POLICY,
-    **dict.fromkeys(["linear_schedule", "exponential_schedule", "q_loss", "QNetwork", "FrameBuffer"], DISCRETE),
+    **dict.fromkeys(
+        ["linear_schedule", "exponential_schedule", "q_loss", "QNetwork", "FrameBuffer", "make_buffer", "epsilon_at"],
+        DISCRETE,
+    ),
     "free_memory": OFF_POLICY,
     "make_env": CONTINUOUS,
     "evaluate": OFF_POLICY,
@@ -136,7 +143,7 @@ SHARED = {
     **dict.fromkeys(
         ["Adam", "pick_device", "compiled", "CudaGraph", "UsageError", "evaluate_run", "first_line"], SCRIPTS
     ),
-    **dict.fromkeys(["parse_args", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
+    **dict.fromkeys(["parse_args", "make_run_dir", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
 }
 
 # What a script's algorithm adds to a shared block, and what else it has in the place of a line of the others.
@@ -190,6 +197,15 @@ def args_fields(script):
 @pytest.mark.parametrize("name", SHARED)
 def test_shared_block_is_the_same_everywhere(name):
     same_everywhere(name, SHARED[name])
+
+
+def test_ddpg_and_td3_share_the_actor():
+    same_everywhere("Actor", ["ddpg", "td3"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_last_block_is_the_same_everywhere(script):
+    assert source(script).split("\nif __name__")[1] == source(SCRIPTS[0]).split("\nif __name__")[1]
 
 
 @pytest.mark.parametrize("name", ["Args", "make_env", "check_args", "train"])

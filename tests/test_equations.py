@@ -57,7 +57,7 @@ def test_squash_has_the_density_of_a_squashed_gaussian(action_dim):
 
 @pytest.mark.parametrize("u", [-20.0, -12.0, -7.0, -1.0, 0.0, 3.0, 9.0, 15.0, 20.0])
 def test_squash_is_exact_where_tanh_saturates(u):
-    """Value and gradient; with 1e-6 inside the logarithm the gradient is 0 instead of 2 beyond |u| of about 7."""
+    """Value and gradient; with 1e-6 inside the logarithm the gradient is 1.5 instead of 2 at |u| = 7 and 0 at 10."""
     mean = T([[u]], requires_grad=True)
     _, log_prob = sac.squash(mean, torch.zeros(1, 1), torch.zeros(1, 1))
     log_prob.sum().backward()

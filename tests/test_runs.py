@@ -27,22 +27,28 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 ROOT = Path(__file__).parents[1]
 # What is the same in all scripts is tested to the full on one of them, and on the others with `pytest -m slow`.
+OTHERS = ["dqn", "ddqn", "ddpg", "td3"]
 SCRIPTS = ["sac_continuous", *(pytest.param(script, marks=pytest.mark.slow) for script in ("ddpg", "td3"))]
-OTHERS = ["ddpg", "td3"]
 # by script: an environment that fits, one whose action space does not, losses, flags of the runs and of wrong input
-ENV = dict.fromkeys(["ddpg", "td3", "sac_continuous"], "Pendulum-v1")
-WRONG_ENV = dict.fromkeys(["ddpg", "td3", "sac_continuous"], "CartPole-v1")
+ENV = dict.fromkeys(["dqn", "ddqn"], "CartPole-v1") | dict.fromkeys(["ddpg", "td3", "sac_continuous"], "Pendulum-v1")
+WRONG_ENV = {script: "CartPole-v1" if env == "Pendulum-v1" else "Pendulum-v1" for script, env in ENV.items()}
 LOSSES = {
+    "dqn": {"q_loss", "q"},
+    "ddqn": {"q_loss", "q"},
     "ddpg": {"critic_loss", "actor_loss", "q"},
     "td3": {"critic_loss", "actor_loss", "q"},
     "sac_continuous": {"critic_loss", "actor_loss", "alpha_loss", "entropy", "alpha", "q", "target_entropy"},
 }
 FLAGS = {
+    "dqn": "--train-interval 1 --target-update-interval 70 --epsilon-schedule exponential --epsilon-decay 0.995",
+    "ddqn": "--train-interval 1 --target-update-interval 1 --tau 0.01 --epsilon-duration 500",
     "ddpg": "--noise-process ou --exploration-noise 0.2",
     "td3": "--policy-delay 3 --actor-objective min",
     "sac_continuous": "--target-entropy 0 --target-entropy-end -1 --target-entropy-duration 300",
 }
 WRONG = {
+    "dqn": [("--epsilon-start 2", "--epsilon-start"), ("--train-interval 7", "--log-interval")],
+    "ddqn": [("--target-update-interval 0", "--target-update-interval"), ("--epsilon-schedule cosine", "--epsilon")],
     "ddpg": [("--exploration-noise -1", "--exploration-noise"), ("--noise-process pink", "--noise-process")],
     "td3": [("--policy-delay 0", "--policy-delay"), ("--actor-objective q3", "--actor-objective")],
     "sac_continuous": [
@@ -386,10 +392,11 @@ def module(script):
 
 
 @pytest.fixture
-def main(script, module, tmp_path, monkeypatch, capsys):
-    """main(flags) runs the script's last block in this process, in an empty folder: exit status and standard error."""
+def main_of(tmp_path, monkeypatch, capsys):
+    """main_of(script, flags) runs its last block in this process, in an empty folder: exit status, standard error."""
 
-    def run(flags: str) -> tuple[int, str]:
+    def run(script: str, flags: str) -> tuple[int, str]:
+        module = importlib.import_module(script)
         last = ast.parse(Path(module.__file__).read_text("utf-8")).body[-1]
         assert isinstance(last, ast.If) and "__main__" in ast.unparse(last.test)
         block = compile(ast.Module([last], []), module.__file__, "exec")
@@ -404,6 +411,11 @@ def main(script, module, tmp_path, monkeypatch, capsys):
         return status, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def main(script, main_of):
+    return partial(main_of, script)
 
 
 # ---- Command line ----
@@ -530,6 +542,9 @@ def test_refused_damaged(script, jobs, main, tmp_path, damage):
         (["--total-timesteps", "1_000"], "total_timesteps", 1000),
         (["--total-timesteps", "2.5e4"], "total_timesteps", 25_000),
         (["--total-timesteps=1e3"], "total_timesteps", 1000),
+        (["--total_timesteps", "1e3"], "total_timesteps", 1000),
+        (["--out-dir", "1e3"], "out_dir", "1e3"),  # text stays what it is
+        (["--out-dir=lr=1e3"], "out_dir", "lr=1e3"),
         (["--gamma", "9.9e-1"], "gamma", 0.99),
         (["--tau", "1.5e0"], "tau", 1.5),  # a number, though not a good one: no digit gets lost
     ],
@@ -716,6 +731,10 @@ def test_resume_of_a_finished_run(jobs, main, tmp_path):
 
 
 # ---- Evaluation ----
+def test_evaluate_takes_the_rest_from_the_run(script, jobs, main):
+    assert_refused(*main(f"--evaluate {jobs('reference')[0].dir} --seed 3"), "--evaluate")
+
+
 def test_evaluate(jobs):
     """--evaluate prints the returns of the saved agent, the same ones as training, from agent.pt alone."""
     run, (first, second) = jobs("reference")[0], jobs("evaluate")
@@ -780,27 +799,17 @@ def test_wandb_content(jobs):
 
 
 # ---- The other scripts, in brief ----
-@pytest.fixture(scope="module")
-def brief(tmp_path_factory):
-    """Of each other script a run, and the same one killed three times; two processes at a time."""
+@pytest.mark.parametrize(
+    "script", ["dqn", "td3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddqn", "ddpg"))]
+)
+def test_others_end_the_same_when_killed(script, tmp_path):
+    """A run, its help, and the same run killed three times; two processes at a time."""
+    flags = f"--env-id {ENV[script]} {LENGTHS} {INTERVALS} {FLAGS[script]}"
     with ThreadPoolExecutor(2) as pool:
-        results = {}
-        for script in OTHERS:
-            tmp, flags = (
-                tmp_path_factory.mktemp(script),
-                f"--env-id {ENV[script]} {LENGTHS} {INTERVALS} {FLAGS[script]}",
-            )
-            results[script] = (
-                pool.submit(call, script, flags, tmp / "whole"),
-                pool.submit(job_kill, script, tmp / "kill"),
-                pool.submit(call, script, "--help", tmp, COLUMNS="200"),
-            )
-        yield {script: [future.result() for future in futures] for script, futures in results.items()}
-
-
-@pytest.mark.parametrize("script", OTHERS)
-def test_others_end_the_same_when_killed(brief, script):
-    whole, killed, _ = brief[script]
+        killed = pool.submit(job_kill, script, tmp_path / "kill")
+        whole, shown = call(script, flags, tmp_path / "whole"), call(script, "--help", tmp_path / "help", COLUMNS="200")
+        killed = killed.result()
+    assert (shown.status, shown.err) == (0, "") and "--total-timesteps" in shown.out
     assert (whole.status, killed.status, whole.err, killed.err) == (0, 0, "", "")
     expected = scalars(whole.dir)
     assert {f"losses/{name}" for name in LOSSES[script]} < expected.keys()
@@ -809,14 +818,7 @@ def test_others_end_the_same_when_killed(brief, script):
 
 
 @pytest.mark.parametrize("script", OTHERS)
-def test_others_help(brief, script):
-    _, _, shown = brief[script]
-    assert (shown.status, shown.err) == (0, "") and "--total-timesteps" in shown.out
-
-
-@pytest.mark.parametrize("script", OTHERS)
-def test_others_refuse(script, tmp_path):
-    for flags, word in [("--env-id CartPole-v1", "--env-id"), *WRONG[script]]:
-        run = call(script, flags, tmp_path)
-        assert_refused(run.status, run.err, word)
+def test_others_refuse(script, main_of, tmp_path):
+    for flags, word in [(f"--env-id {WRONG_ENV[script]}", "--env-id"), *WRONG[script]]:
+        assert_refused(*main_of(script, flags), word)
     assert list(tmp_path.iterdir()) == []
