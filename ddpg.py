@@ -317,8 +317,10 @@ class Agent(nn.Module):
         metrics = {"critic_loss": critic_loss(q, target), "q": q.mean()}
         self.critic_optimizer.descend(metrics["critic_loss"])
 
+        new_action = self.actor(obs)
         with frozen(self.critic):
-            metrics["actor_loss"] = actor_loss(self.critic(obs, self.actor(obs)))
+            q = self.critic(obs, new_action)
+        metrics["actor_loss"] = actor_loss(q)
         self.actor_optimizer.descend(metrics["actor_loss"])
 
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.args.tau)

@@ -368,6 +368,7 @@ def pick_device(args: Args) -> torch.device:
 def compiled(update: Callable) -> Callable:
     """`update` in one graph: forward, backward and optimizers; with the random numbers of the plain one."""
     torch._dynamo.config.trace_autograd_ops = True
+    torch._dynamo.config.allow_unspec_int_on_nn_module = True  # or since_actor would get a graph for each value
     torch._inductor.config.fallback_random = True
     return torch.compile(update, fullgraph=True)
 

@@ -53,6 +53,7 @@ MUTANTS = {
             'target entropy is +action_dim': ('start = -action_dim if', 'start = action_dim if'),
             'moving target overshoots': ('.clamp(max=1)', ''),
             'fixed temperature is learned': ('        if self.args.autotune:', '        if True:'),
+            "actor's loss asks for gradients of the critics": ('    module.requires_grad_(torch.compiler.is_compiling())\n', ''),
             'a loss is read back in each update': ('        return {name: value.detach() for', "        metrics['q'].item()\n        return {name: value.detach() for"),
             'obs and next_obs swapped in the buffer': ('np.hstack([obs, action, next_obs,', 'np.hstack([next_obs, action, obs,'),
             'wrap-around one slot early': ('self.rows[self.num_added % len(self.rows)]', 'self.rows[self.num_added % (len(self.rows) - 1)]'),
@@ -116,7 +117,7 @@ MUTANTS = {
             'online actor in the target': ('next_obs, self.actor_target(next_obs))', 'next_obs, self.actor(next_obs))'),
             'note 003: action is not clipped': ('action = (action + self.noise).clamp(-1, 1)', 'action = action + self.noise'),
             'Ornstein-Uhlenbeck noise forgets': ('self.noise.mul_(kept)', 'self.noise.mul_(0)'),
-            "actor's loss sees the stored action": ('self.critic(obs, self.actor(obs))', 'self.critic(obs, action + 0 * self.actor(obs))'),
+            "actor's loss sees the stored action": ('q = self.critic(obs, new_action)', 'q = self.critic(obs, action + 0 * new_action)'),
             'target networks start elsewhere': ('copy.deepcopy(self.critic).requires_grad_(False)', 'Critic(obs_dim, action_dim).requires_grad_(False)'),
         },
         "loop": {
@@ -125,8 +126,45 @@ MUTANTS = {
             'ends never stored': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, False)'),
         },
     },
+    "dqn": {
+        "equations": {
+            'note 003: no terminal mask': ('gamma * (1 - terminated) * next', 'gamma * next'),
+            'exponential schedule has no floor': ('return max(end, start * decay**step)', 'return start * decay**step'),
+            'linear schedule goes on after its end': ('min(step / max(duration, 1), 1)', 'step / max(duration, 1)'),
+            'loss of the best action instead of the one taken': ('q.gather(-1, action.unsqueeze(-1)).squeeze(-1)', 'q.max(-1).values'),
+        },
+        "discrete": {
+            'online network in the target': ('td_target(reward, terminated, self.q_network_target(next_obs)', 'td_target(reward, terminated, self.q_network(next_obs)'),
+            'value of the same observation': ('self.q_network_target(next_obs)', 'self.q_network_target(obs)'),
+            'gradient through the target': ('        with torch.no_grad():\n            target', '        if True:\n            self.q_network_target.requires_grad_(True)\n            target'),
+            'evaluation explores': ('if explore and torch.rand', 'if torch.rand'),
+            'never explores': ('if explore and torch.rand(()) < self.epsilon', 'if False'),
+            'coin the wrong way round': ('torch.rand(()) < self.epsilon', 'torch.rand(()) > self.epsilon'),
+            'target moves in each update': ('        self.optimizer.descend(metrics["q_loss"])\n', '        self.optimizer.descend(metrics["q_loss"])\n        self.update_target()\n'),
+            'note 003: target counts the steps of the episode': ('if learning and step % args.target_update_interval == 0', 'if learning and env.get_wrapper_attr("time") % args.target_update_interval == 0'),
+            'note 003: obs does not advance before learning': ('            obs = next_obs\n', '            obs = next_obs if learning else obs\n'),
+            'time limits stored as ends': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, terminated or truncated)'),
+            'updates in each step': ('if learning and step % args.train_interval == 0', 'if learning'),
+            'pixels are not scaled': ('obs / 255 if', 'obs / 1 if'),
+            'next stack from the next episode': ('        self.add_frame(next_obs[-1])\n', '        if not terminated:\n            self.add_frame(next_obs[-1])\n'),
+            'an episode starts with one frame': ('            for frame in obs:\n                self.add_frame(frame)\n', '            self.add_frame(obs[-1])\n'),
+            'stacks whose first frame was overwritten': ('- self.stack + 1 < self.num_frames', '< self.num_frames'),
+            'next_obs is obs': ('frames[:, 1:], terminated', 'frames[:, :-1], terminated'),
+            'evaluation stops at a lost life': ('EpisodicLifeEnv(env) if training else env', 'EpisodicLifeEnv(env)'),
+        },
+    },
+    "ddqn": {
+        "equations": {
+            "DQN's target": ('next_q_target.gather(-1, chosen).squeeze(-1)', 'next_q_target.max(-1).values'),
+            'online network judges': ('next_q_target.gather(-1, chosen)', 'next_q.gather(-1, chosen)'),
+            'target network chooses': ('chosen = next_q.argmax', 'chosen = next_q_target.argmax'),
+        },
+        "discrete": {
+            'networks swapped': ('next_q, next_q_target = self.q_network(next_obs), self.q_network_target(next_obs)', 'next_q_target, next_q = self.q_network(next_obs), self.q_network_target(next_obs)'),
+        },
+    },
 }  # fmt: skip
-TESTS = ["equations", "agent", "loop", "runs"]
+TESTS = ["equations", "agent", "discrete", "loop", "runs"]
 
 
 def first_failure(script: str, right: str, wrong: str, first: str) -> str | None:

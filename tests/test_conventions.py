@@ -148,8 +148,12 @@ SHARED = {
 
 # What a script's algorithm adds to a shared block, and what else it has in the place of a line of the others.
 OWN_LINES = {
-    "ddpg": {"                agent.noise.zero_()\n": ""},  # its noise restarts with the episode
-    "td3": {  # its updates are of two kinds
+    ("ddpg", "train"): {"                agent.noise.zero_()\n": ""},  # its noise restarts with the episode
+    ("td3", "compiled"): {  # its updates are of two kinds
+        "    torch._dynamo.config.allow_unspec_int_on_nn_module = True"
+        "  # or since_actor would get a graph for each value\n": ""
+    },
+    ("td3", "train"): {
         """\
     if args.cudagraphs:  # a graph for each update from one of the actor to the next
         graphs = itertools.cycle([CudaGraph(learn) for _ in range(args.policy_delay)])
@@ -180,7 +184,7 @@ def block(script, name):
 def shared_block(script, name):
     """The block with the script's own lines turned into those of the others."""
     text = block(script, name)
-    for own, others in OWN_LINES.get(script, {}).items() if text and name == "train" else []:
+    for own, others in OWN_LINES.get((script, name), {}).items() if text else []:
         assert (text + "\n").count(own) == 1, f"{script}.py has not its own {own!r}"
         text = (text + "\n").replace(own, others)[:-1]
     return text

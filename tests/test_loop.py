@@ -186,6 +186,25 @@ def test_pendulum_is_solved(module, tmp_path):
     assert np.mean(module.evaluate(agent, module.Args(env_id="Pendulum-v1", cuda=False))) > -200
 
 
+def test_checkpoint_that_cannot_be_written_costs_a_warning_and_comes_later(module, tmp_path, monkeypatch, capsys):
+    """The first two attempts fail, as on a full disk, the run goes on, and the file is there in the end."""
+    attempts, save = [], module.save
+
+    def failing_save(state, path):
+        attempts.append(path.name)
+        if len(attempts) <= 2:
+            raise OSError("No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(module, "save", failing_save)
+    args = {"env_id": "Counter-v0", "total_timesteps": 60, "learning_starts": 20, "checkpoint_interval": 20}
+    run(module, tmp_path, **args)
+    assert capsys.readouterr().err.count("No space left on device") == 2
+    assert attempts[2:] == ["agent.pt", "checkpoint.pt"] * (len(attempts) // 2 - 1) and len(attempts) >= 6
+    [path] = tmp_path.glob("*/checkpoint.pt")
+    assert torch.load(path, weights_only=True)["step"] == 60
+
+
 def test_ddpg_noise_restarts_with_each_episode(tmp_path, monkeypatch):
     """An Ornstein-Uhlenbeck process that has drifted far away is at zero where an episode begins."""
     before = []
