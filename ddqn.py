@@ -10,7 +10,7 @@ Paper      H. van Hasselt et al., "Deep Reinforcement Learning with Double Q-lea
 Run        python ddqn.py --env-id CartPole-v1
            python ddqn.py --resume RUN_DIR
            python ddqn.py --evaluate RUN_DIR --capture-video
-Results    RESULTS
+Results    not measured yet
 
 Symbols    s, a, r, s'   obs [B, *obs_shape], action [B], reward [B], next_obs [B, *obs_shape]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit

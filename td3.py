@@ -9,7 +9,7 @@ Paper      S. Fujimoto et al., "Addressing Function Approximation Error in Actor
 Run        python td3.py --env-id HalfCheetah-v5
            python td3.py --resume RUN_DIR
            python td3.py --evaluate RUN_DIR --capture-video
-Results    RESULTS
+Results    not measured yet
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit

@@ -1,12 +1,13 @@
 """Environment steps per second of a script and of its peers, alternated on this machine with equal sizes.
 
-    python benchmark/speed.py --threads 1 2                                 # ours and Stable-Baselines3
-    python benchmark/speed.py --sbx-python PATH/TO/ENV/bin/python           # and SBX, from an environment with sbx-rl
+    python benchmark/speed.py sac_continuous --threads 1 2                      # ours and Stable-Baselines3
+    python benchmark/speed.py td3 --sbx-python PATH/TO/ENV/bin/python           # and SBX, from one with sbx-rl
 
-Each measurement is a process of its own: Hopper-v5, one environment, batch 256, two hidden layers of 256, one update
-of everything per environment step; the clock runs from step 1,000 to the end. Rounds alternate all contestants; the
-ratio is taken in each round, and its median printed. Different on purpose: each library's own way of acting, storing
-and logging is part of what is measured; evaluation, checkpoints and video are off everywhere.
+Each measurement is a process of its own, with one environment; the clock runs from step 1,000 to the end, with updates
+from step 500 on, so that compilation is over. Equal are environment, batch, networks (two hidden layers of 256; DQN:
+120 and 84), updates per step and, in DQN, the share of random actions. Different on purpose: each library's own way of
+acting, storing and logging is part of what is measured. Evaluation, checkpoints and video are off everywhere. Rounds
+alternate all contestants; the ratio is taken in each round, and its median printed.
 """
 
 import argparse
@@ -20,7 +21,24 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-WARM_UP = 1_000  # steps before the clock starts; updates start at step 500, so that compilation is over
+WARM_UP = 1_000  # steps before the clock starts
+CONTINUOUS = {
+    "env": "Hopper-v5",
+    "ours": [],
+    "peer": 'batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',
+}
+DISCRETE = {
+    "env": "CartPole-v1",
+    "ours": ["--buffer-size", "10000"],
+    "peer": 'batch_size=128, policy_kwargs={"net_arch": [120, 84]}, train_freq=10, buffer_size=10_000, '
+    "target_update_interval=500, exploration_fraction=0.1, exploration_final_eps=0.05",
+}
+SCRIPTS = {  # the peers' name of the algorithm
+    "sac_continuous": {"name": "SAC", **CONTINUOUS},
+    "td3": {"name": "TD3", **CONTINUOUS},
+    "ddpg": {"name": "DDPG", **CONTINUOUS},
+    "dqn": {"name": "DQN", **DISCRETE},
+}
 
 PEER = """
 import sys, time
@@ -30,9 +48,9 @@ torch.set_num_threads(threads)
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 if library == "sbx":
-    from sbx import SAC
+    from sbx import NAME as Algorithm
 else:
-    from stable_baselines3 import SAC
+    from stable_baselines3 import NAME as Algorithm
 
 class Clock(BaseCallback):
     def _on_step(self):
@@ -41,26 +59,34 @@ class Clock(BaseCallback):
         return True
 
 clock = Clock()
-model = SAC("MlpPolicy", gym.make("Hopper-v5"), batch_size=256, policy_kwargs={"net_arch": [256, 256]}, seed=0,
-            learning_starts=500, train_freq=1, gradient_steps=1, buffer_size=total, device="cpu")
+model = Algorithm("MlpPolicy", gym.make("ENV"), seed=0, learning_starts=500, gradient_steps=1, device="cpu", PEER)
 model.learn(total, callback=clock)
 print("SPS", (total - WARM_UP) / (time.perf_counter() - clock.start))
 """.replace("WARM_UP", str(WARM_UP))
 
 
-def measure(contestant: str, threads: int, steps: int, sbx_python: str | None) -> float:
+def measure(script: str, contestant: str, threads: int, steps: int, sbx_python: str | None) -> float:
     """Environment steps per second of one process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    setting, total = SCRIPTS[script], WARM_UP + steps
     with tempfile.TemporaryDirectory() as folder:
-        total = WARM_UP + steps
         if contestant.startswith("PlainRL"):
-            command = [sys.executable, str(ROOT / "sac_continuous.py"), "--env-id", "Hopper-v5", "--out-dir", folder]
-            command += ["--total-timesteps", str(total), "--learning-starts", "500", "--no-cuda"]
+            command = [sys.executable, str(ROOT / f"{script}.py"), "--env-id", setting["env"], "--out-dir", folder]
+            command += ["--total-timesteps", str(total), "--learning-starts", "500", "--no-cuda", *setting["ours"]]
             command += ["--torch-threads", str(threads), "--log-interval", str(WARM_UP), "--eval-interval", "0"]
             command += ["--checkpoint-interval", "0"] + ["--compile"] * contestant.endswith("compiled")
+            command += ["--epsilon-duration", str(total // 10)] * (script == "dqn")
         else:
             python = sbx_python if contestant == "SBX" else sys.executable
-            command = [python, "-c", PEER, contestant.lower(), str(threads), str(total)]
+            program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["env"])
+            command = [
+                python,
+                "-c",
+                program.replace("PEER", setting["peer"]),
+                contestant.lower(),
+                str(threads),
+                str(total),
+            ]
             if contestant == "SBX" and hasattr(os, "sched_setaffinity"):  # XLA takes its threads from the cores it sees
                 cores = sorted(os.sched_getaffinity(0))[:threads]
                 command = ["taskset", "-c", ",".join(map(str, cores)), *command]
@@ -70,7 +96,7 @@ def measure(contestant: str, threads: int, steps: int, sbx_python: str | None) -
         if contestant.startswith("PlainRL"):
             from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-            events = EventAccumulator(str(next(Path(folder).iterdir())))
+            events = EventAccumulator(str(next(path for path in Path(folder).iterdir() if path.is_dir())))
             events.Reload()
             logged = [event.value for event in events.Scalars("charts/SPS") if event.step > WARM_UP]
             return len(logged) / sum(1 / value for value in logged)  # equal numbers of steps: the harmonic mean
@@ -79,20 +105,25 @@ def measure(contestant: str, threads: int, steps: int, sbx_python: str | None) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("script", choices=SCRIPTS)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3_000, help="timed steps of each process")
+    parser.add_argument("--steps", type=int, default=3_000, help="timed steps of each process, a multiple of 1000")
     parser.add_argument("--compiled", action="store_true", help="also with --compile")
     parser.add_argument("--sbx-python", help="Python of an environment that has sbx-rl and gymnasium[mujoco]")
     parser.add_argument("--json", type=Path, help="also write all measurements here")
     options = parser.parse_args()
+    if options.steps < WARM_UP or options.steps % WARM_UP:
+        parser.error(f"--steps must be a multiple of {WARM_UP}")
     contestants = ["PlainRL"] + ["PlainRL compiled"] * options.compiled + ["SB3"]
     contestants += ["SBX"] * bool(options.sbx_python)
     measured = {}
     for threads in options.threads:
         rounds = []
         for _ in range(options.rounds):
-            rounds.append({c: measure(c, threads, options.steps, options.sbx_python) for c in contestants})
+            rounds.append(
+                {c: measure(options.script, c, threads, options.steps, options.sbx_python) for c in contestants}
+            )
             print(threads, rounds[-1], file=sys.stderr, flush=True)
         measured[threads] = rounds
         print(f"\n{platform.processor() or platform.machine()}, {threads} thread(s), {len(rounds)} rounds")

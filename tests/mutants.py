@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -183,20 +184,27 @@ def first_failure(script: str, right: str, wrong: str, first: str) -> str | None
     return None
 
 
+def survives(mutant: tuple[str, str, str, str, str]) -> bool:
+    script, name, right, wrong, first = mutant
+    failure = first_failure(script, right, wrong, first)
+    print(f"{'caught' if failure else 'SURVIVED':8} {script}: {name}: {failure}", flush=True)
+    return failure is None
+
+
 def main() -> int:
-    survived, count = [], 0
     failure = first_failure("sac_continuous", "", "", "runs")
     if failure:  # then it would be taken for the discovery of every mutant
         sys.exit(f"a test fails without any mistake: {failure}")
-    for script, groups in MUTANTS.items():
-        for first, mutants in groups.items():
-            for name, (right, wrong) in mutants.items():
-                if not sys.argv[1:] or any(part == script or part in name for part in sys.argv[1:]):
-                    failure = first_failure(script, right, wrong, first)
-                    print(f"{'caught' if failure else 'SURVIVED':8} {script}: {name}: {failure}", flush=True)
-                    count += 1
-                    survived += [] if failure else [name]
-    print(f"{count - len(survived)} of {count} mutants caught; survived: {survived}")
+    chosen = [
+        (script, name, right, wrong, first)
+        for script, groups in MUTANTS.items()
+        for first, mutants in groups.items()
+        for name, (right, wrong) in mutants.items()
+        if not sys.argv[1:] or any(part == script or part in name for part in sys.argv[1:])
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        survived = [mutant[:2] for mutant, alive in zip(chosen, pool.map(survives, chosen), strict=True) if alive]
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} mutants caught; survived: {survived}")
     return len(survived)
 
 

@@ -351,29 +351,6 @@ def test_losses_leave_no_gradients_behind(module):
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
-@pytest.mark.parametrize("compile", [False, True])
-def test_adam_is_adam(compile):
-    """Fifty steps on one loss, with gradients of very different sizes, beside torch.optim.Adam."""
-    start = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([[0.5]])
-    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
-    optimizer, reference = sac.Adam(ours, 0.01), torch.optim.Adam(theirs, 0.01)
-
-    def loss(x, y):
-        return (x.square() * torch.tensor([1.0, 1e-4, 100.0])).sum() * y.square().sum()
-
-    def step():
-        optimizer.descend(loss(*ours))
-
-    step = sac.compiled(step) if compile else step
-    for _ in range(50):
-        step()
-        reference.zero_grad()
-        loss(*theirs).backward()
-        reference.step()
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, atol=1e-6) and not torch.allclose(a, start[0][:1], atol=0.1)
-
-
 @pytest.mark.parametrize("num_inputs", [3, 256])
 def test_linear_layer_has_the_gradients_of_nn_linear(num_inputs):
     torch.manual_seed(0)
@@ -541,48 +518,6 @@ def test_update_keeps_every_tensor_on_the_device(module, monkeypatch):
     assert {value.device.type for value in metrics.values()} == {"meta"}
 
 
-# ---- compile and capture: the same mathematics ----
-def trained(agent, learn, num_updates=50):
-    torch.manual_seed(3)
-    for _ in range(num_updates):
-        learn()
-    return parameters(agent)
-
-
-def filled_buffer(device):
-    buffer = sac.ReplayBuffer(OBS_DIM, ACTION_DIM, 200, torch.device(device))
-    batch = make_batch(size=200)
-    for obs, action, reward, next_obs, terminated in zip(*(value.numpy() for value in batch), strict=True):
-        buffer.add(obs, action, reward, next_obs, terminated)
-    return buffer
-
-
-@every
-def test_compiled_update_learns_the_same(module):
-    changes = {"policy_delay": 10} if module is td3 else {}  # more than torch.compile makes graphs of one function
-    agents = make_agent(module, **changes), make_agent(module, **changes)
-    buffer = filled_buffer("cpu")
-    compiled = module.compiled(agents[1].update)
-    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
-    for a, b in zip(eager, trained(agents[1], lambda: compiled(buffer.sample(32))), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("compile", [False, True])
-@every
-def test_captured_update_learns_the_same(module, compile):
-    agents = [module.Agent(OBS_SPACE, ACTION_SPACE, module.Args()) for _ in range(2)]
-    agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
-    buffer = filled_buffer("cuda")
-    update = module.compiled(agents[1].update) if compile else agents[1].update
-    num_graphs = agents[1].args.policy_delay if module is td3 else 1
-    graphs = itertools.cycle([module.CudaGraph(lambda: update(buffer.sample(32))) for _ in range(num_graphs)])
-    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
-    for a, b in zip(eager, trained(agents[1], lambda: next(graphs)()), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
-
-
 # ---- Replay buffer ----
 def test_buffer_keeps_the_last_transitions_whole():
     buffer = sac.ReplayBuffer(1, 1, 5, torch.device("cpu"))
@@ -635,3 +570,68 @@ def test_buffer_that_does_not_fit_is_refused_before_it_is_allocated(capsys):
     with pytest.raises(MemoryError, match="--buffer-size 1000000000000 takes"):
         sac.ReplayBuffer(10, 2, 10**12, torch.device("cpu"))
     assert "GB" in capsys.readouterr().out
+
+
+# ---- compile and capture: the same mathematics ----
+def trained(agent, learn, num_updates=50):
+    torch.manual_seed(3)
+    for _ in range(num_updates):
+        learn()
+    return parameters(agent)
+
+
+def filled_buffer(device):
+    buffer = sac.ReplayBuffer(OBS_DIM, ACTION_DIM, 200, torch.device(device))
+    batch = make_batch(size=200)
+    for obs, action, reward, next_obs, terminated in zip(*(value.numpy() for value in batch), strict=True):
+        buffer.add(obs, action, reward, next_obs, terminated)
+    return buffer
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_adam_is_adam(compile):
+    """Fifty steps on one loss, with gradients of very different sizes, beside torch.optim.Adam."""
+    start = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([[0.5]])
+    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizer, reference = sac.Adam(ours, 0.01), torch.optim.Adam(theirs, 0.01)
+
+    def loss(x, y):
+        return (x.square() * torch.tensor([1.0, 1e-4, 100.0])).sum() * y.square().sum()
+
+    def step():
+        optimizer.descend(loss(*ours))
+
+    step = sac.compiled(step) if compile else step
+    for _ in range(50):
+        step()
+        reference.zero_grad()
+        loss(*theirs).backward()
+        reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-6) and not torch.allclose(a, start[0][:1], atol=0.1)
+
+
+@every
+def test_compiled_update_learns_the_same(module):
+    changes = {"policy_delay": 10} if module is td3 else {}  # more than torch.compile makes graphs of one function
+    agents = make_agent(module, **changes), make_agent(module, **changes)
+    buffer = filled_buffer("cpu")
+    compiled = module.compiled(agents[1].update)
+    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
+    for a, b in zip(eager, trained(agents[1], lambda: compiled(buffer.sample(32))), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("compile", [False, True])
+@every
+def test_captured_update_learns_the_same(module, compile):
+    agents = [module.Agent(OBS_SPACE, ACTION_SPACE, module.Args()) for _ in range(2)]
+    agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
+    buffer = filled_buffer("cuda")
+    update = module.compiled(agents[1].update) if compile else agents[1].update
+    num_graphs = agents[1].args.policy_delay if module is td3 else 1
+    graphs = itertools.cycle([module.CudaGraph(lambda: update(buffer.sample(32))) for _ in range(num_graphs)])
+    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
+    for a, b in zip(eager, trained(agents[1], lambda: next(graphs)()), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)

@@ -109,16 +109,6 @@ def test_ddqn_with_equal_networks_learns_as_dqn():
     assert same(parameters(agents[0].q_network), parameters(agents[1].q_network))
 
 
-def test_compiled_update_learns_the_same(module):
-    agents = make_agent(module), make_agent(module)
-    compiled = module.compiled(agents[1].update)
-    for i in range(50):
-        agents[0].update(make_batch(i))
-        compiled(make_batch(i))
-    for a, b in zip(parameters(agents[0].q_network), parameters(agents[1].q_network), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
-
-
 @pytest.mark.cuda
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("obs_space", [OBS_SPACE, FRAMES], ids=["vectors", "frames"])
@@ -412,3 +402,13 @@ def test_atari_has_the_preprocessing_of_the_papers_and_raw_scores(module):
         if terminated or truncated:
             break
     assert "episode" in info and evaluation.unwrapped.ale.lives() == 0, "evaluations play whole games"
+
+
+def test_compiled_update_learns_the_same(module):
+    agents = make_agent(module), make_agent(module)
+    compiled = module.compiled(agents[1].update)
+    for i in range(50):
+        agents[0].update(make_batch(i))
+        compiled(make_batch(i))
+    for a, b in zip(parameters(agents[0].q_network), parameters(agents[1].q_network), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
