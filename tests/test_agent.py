@@ -351,6 +351,16 @@ def test_losses_leave_no_gradients_behind(module):
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
+def test_adam_takes_gradients_of_any_layout():
+    """The gradient of a transposed parameter comes with strides that the fused kernel does not look at."""
+    ours, theirs = (nn.Parameter(torch.zeros(2, 3)) for _ in range(2))
+    weight = torch.tensor([[1.0, -100.0], [1e-3, 2.0], [-3.0, 0.0]])
+    sac.Adam([ours], 0.01).descend((ours.t() * weight).sum())
+    (theirs.t() * weight).sum().backward()
+    torch.optim.Adam([theirs], 0.01).step()
+    assert torch.allclose(ours, theirs, atol=1e-7)
+
+
 @pytest.mark.parametrize("num_inputs", [3, 256])
 def test_linear_layer_has_the_gradients_of_nn_linear(num_inputs):
     torch.manual_seed(0)

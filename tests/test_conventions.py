@@ -141,7 +141,19 @@ SHARED = {
     "restore": OFF_POLICY,
     "train": CONTINUOUS,  # but for the lines below
     **dict.fromkeys(
-        ["Adam", "pick_device", "compiled", "CudaGraph", "UsageError", "evaluate_run", "first_line"], SCRIPTS
+        [
+            "adam",
+            "adam_step",
+            "fused_adam",
+            "Adam",
+            "pick_device",
+            "compiled",
+            "CudaGraph",
+            "UsageError",
+            "evaluate_run",
+            "first_line",
+        ],
+        SCRIPTS,
     ),
     **dict.fromkeys(["parse_args", "make_run_dir", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
 }
