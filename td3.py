@@ -293,9 +293,7 @@ class Adam(nn.Module):
 
     def descend(self, loss: Tensor) -> None:
         """One step down `loss` with the parameters of this optimizer; others that the loss runs through stay clean."""
-        grads = [
-            grad.contiguous() for grad in torch.autograd.grad(loss, self.owned)
-        ]  # the fused kernel sees no strides
+        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, self.owned)]  # the kernel ignores strides
         with torch.no_grad():
             self.num_steps += 1
             adam_step(self.owned, grads, self.means, self.squares, self.num_steps, self.lr)
