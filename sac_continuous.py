@@ -444,6 +444,9 @@ def make_env(env_id: str, render: bool = False) -> gym.Env:
     try:
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of old environments
             env = gym.make(env_id, render_mode="rgb_array" if render else None)
+        if render:
+            with contextlib.suppress(AttributeError, KeyError):  # MuJoCo's runners leave the picture of a still camera
+                env.unwrapped.mujoco_renderer.camera_id = env.unwrapped.model.camera("track").id
     except Exception as error:  # an environment's own code may raise anything
         raise UsageError(f"--env-id {env_id} cannot be made: {first_line(error)}") from error
     for name, space in {"observation": env.observation_space, "action": env.action_space}.items():

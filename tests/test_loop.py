@@ -205,6 +205,20 @@ def test_checkpoint_that_cannot_be_written_costs_a_warning_and_comes_later(modul
     assert torch.load(path, weights_only=True)["step"] == 60
 
 
+def test_camera_follows_a_runner(module):
+    """Ten metres from where it started, Hopper is still in the picture: by the colour of its limbs."""
+    env = module.make_env("Hopper-v5", render=True)
+    env.reset(seed=0)
+    state = env.unwrapped
+    try:
+        env.render()
+    except Exception as error:
+        pytest.skip(f"MuJoCo cannot draw here: {error}")
+    state.set_state(np.append(10.0, state.data.qpos[1:]), state.data.qvel)
+    frame = env.render().astype(int)
+    assert (frame[..., 0] - frame[..., 2] > 60).sum() > 1000
+
+
 def test_ddpg_noise_restarts_with_each_episode(tmp_path, monkeypatch):
     """An Ornstein-Uhlenbeck process that has drifted far away is at zero where an episode begins."""
     before = []
