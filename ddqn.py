@@ -157,15 +157,21 @@ class QNetwork(nn.Module):
     def __init__(self, obs_shape: tuple[int, ...], num_actions: int):
         super().__init__()
         self.has_frames = len(obs_shape) == 3
-        layers = [nn.Linear(obs_shape[0], 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_actions)]
+        sizes = [3136, 512, num_actions] if self.has_frames else [obs_shape[0], 120, 84, num_actions]
         if self.has_frames:
-            layers = [nn.Conv2d(4, 32, 8, stride=4), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2), nn.ReLU()]
-            layers += [nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(-3)]
-            layers += [nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, num_actions)]
-        self.net = nn.Sequential(*layers)
+            convs = [nn.Conv2d(4, 32, 8, stride=4), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2), nn.ReLU()]
+            self.convs = nn.Sequential(*convs, nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten())
+        self.linears = nn.ModuleList(itertools.starmap(nn.Linear, itertools.pairwise(sizes)))
+        self.weights = [(linear.weight, linear.bias) for linear in self.linears]
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.net(obs / 255 if self.has_frames else obs)
+        x = obs
+        if self.has_frames:  # in this order of strides a third faster on the CPU
+            x = self.convs((obs / 255).contiguous(memory_format=torch.channels_last))
+        *hidden, last = self.weights
+        for weight, bias in hidden:  # calls of modules would take longer than their arithmetic
+            x = F.linear(x, weight, bias).relu_()
+        return F.linear(x, *last)
 
 
 # ---- Replay buffer ----
@@ -183,13 +189,18 @@ class ReplayBuffer:
         if size > free:
             raise MemoryError(f"--buffer-size {capacity} takes {size:.2f} GB, but {free:.2f} GB are free: lower it")
         self.rows = torch.empty(capacity, sum(self.widths), device=device)
+        self.parts = list(itertools.starmap(slice, itertools.pairwise(itertools.accumulate(self.widths, initial=0))))
         self.num_added = 0
         self.num_filled = torch.zeros((), dtype=torch.int64, device=device)  # a tensor, so that a CUDA graph reads it
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
         """Stores over the oldest; next_obs is the true successor, also where an episode ends."""
-        row = np.hstack([obs, action, next_obs, reward, terminated], dtype=np.float32)
-        self.rows[self.num_added % len(self.rows)].copy_(torch.from_numpy(row), non_blocking=True)
+        place, is_cuda = self.num_added % len(self.rows), self.rows.is_cuda
+        row = np.empty(self.rows.shape[1], np.float32) if is_cuda else self.rows.numpy()[place]
+        for part, value in zip(self.parts, (obs, action, next_obs, reward, terminated), strict=True):
+            row[part] = value
+        if is_cuda:
+            self.rows[place].copy_(torch.from_numpy(row), non_blocking=True)
         self.num_added += 1
         self.num_filled.fill_(min(self.num_added, len(self.rows)))
 
@@ -336,7 +347,7 @@ class Adam(nn.Module):
         """One step down `loss` with the parameters of this optimizer; others that the loss runs through stay clean."""
         grads = [grad.contiguous() for grad in torch.autograd.grad(loss, self.owned)]  # the kernel ignores strides
         with torch.no_grad():
-            self.num_steps += 1
+            self.num_steps.add_(1)
             adam_step(self.owned, grads, self.means, self.squares, self.num_steps, self.lr)
 
 
@@ -352,19 +363,31 @@ class Agent(nn.Module):
     def __init__(self, obs_space: gym.spaces.Box, action_space: gym.spaces.Discrete, args: Args):
         super().__init__()
         self.args, self.device = args, pick_device(args)
-        self.num_actions, self.epsilon = int(action_space.n), args.epsilon_start
-        self.q_network = QNetwork(obs_space.shape, self.num_actions)
+        self.action_space, self.epsilon = action_space, args.epsilon_start
+        self.q_network = QNetwork(obs_space.shape, int(action_space.n))
         self.q_network_target = copy.deepcopy(self.q_network).requires_grad_(False)
         self.to(self.device)
         self.optimizer = Adam(self.q_network.parameters(), args.learning_rate)
+        self.views = []  # NumPy's, of the parameters
 
-    @torch.inference_mode()
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "views": []}  # a copy has parameters of its own
+
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
         """action [] for one obs [*obs_shape]: the greedy one, to explore a random one with probability epsilon."""
-        if explore and torch.rand(()) < self.epsilon:
-            return torch.randint(self.num_actions, ()).numpy()
-        obs = torch.as_tensor(obs, dtype=torch.float32).to(self.device, non_blocking=True)
-        return self.q_network(obs).argmax(-1).cpu().numpy()
+        if explore and self.action_space.np_random.random() < self.epsilon:
+            return np.array(self.action_space.sample())
+        if self.q_network.has_frames or self.device.type == "cuda":
+            with torch.inference_mode():
+                obs = torch.as_tensor(obs, dtype=torch.float32).to(self.device, non_blocking=True)
+                return self.q_network(obs.unsqueeze(0)).argmax().cpu().numpy()
+        # a small network on the CPU: PyTorch's calls take several times longer than the arithmetic, NumPy's do not
+        self.views = self.views or [(w.detach().numpy(), b.detach().numpy()) for w, b in self.q_network.weights]
+        *hidden, (weight, bias) = self.views
+        x = obs.astype(np.float32, copy=False)
+        for hidden_weight, hidden_bias in hidden:
+            x = np.maximum(hidden_weight @ x + hidden_bias, 0)
+        return np.array((weight @ x + bias).argmax())
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the Q-network; returns detached scalars. Its target moves by update_target."""
@@ -374,7 +397,7 @@ class Agent(nn.Module):
             next_q, next_q_target = self.q_network(next_obs), self.q_network_target(next_obs)
             target = td_target(reward, terminated, next_q, next_q_target, self.args.gamma)
         q = self.q_network(obs)
-        metrics = {"q_loss": q_loss(q, action.squeeze(-1).long(), target), "q": q.max(-1).values.mean()}
+        metrics = {"q_loss": q_loss(q, action.squeeze(-1).long(), target), "q": q.detach().amax(-1).mean()}
         self.optimizer.descend(metrics["q_loss"])
         return {name: value.detach() for name, value in metrics.items()}
 

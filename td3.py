@@ -223,13 +223,18 @@ class ReplayBuffer:
         if size > free:
             raise MemoryError(f"--buffer-size {capacity} takes {size:.2f} GB, but {free:.2f} GB are free: lower it")
         self.rows = torch.empty(capacity, sum(self.widths), device=device)
+        self.parts = list(itertools.starmap(slice, itertools.pairwise(itertools.accumulate(self.widths, initial=0))))
         self.num_added = 0
         self.num_filled = torch.zeros((), dtype=torch.int64, device=device)  # a tensor, so that a CUDA graph reads it
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
         """Stores over the oldest; next_obs is the true successor, also where an episode ends."""
-        row = np.hstack([obs, action, next_obs, reward, terminated], dtype=np.float32)
-        self.rows[self.num_added % len(self.rows)].copy_(torch.from_numpy(row), non_blocking=True)
+        place, is_cuda = self.num_added % len(self.rows), self.rows.is_cuda
+        row = np.empty(self.rows.shape[1], np.float32) if is_cuda else self.rows.numpy()[place]
+        for part, value in zip(self.parts, (obs, action, next_obs, reward, terminated), strict=True):
+            row[part] = value
+        if is_cuda:
+            self.rows[place].copy_(torch.from_numpy(row), non_blocking=True)
         self.num_added += 1
         self.num_filled.fill_(min(self.num_added, len(self.rows)))
 
@@ -295,7 +300,7 @@ class Adam(nn.Module):
         """One step down `loss` with the parameters of this optimizer; others that the loss runs through stay clean."""
         grads = [grad.contiguous() for grad in torch.autograd.grad(loss, self.owned)]  # the kernel ignores strides
         with torch.no_grad():
-            self.num_steps += 1
+            self.num_steps.add_(1)
             adam_step(self.owned, grads, self.means, self.squares, self.num_steps, self.lr)
 
 

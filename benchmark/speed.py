@@ -5,9 +5,9 @@
 
 Each measurement is a process of its own, with one environment; the clock runs from step 1,000 to the end, with updates
 from step 500 on, so that compilation is over. Equal are environment, batch, networks (two hidden layers of 256; DQN:
-120 and 84), updates per step and, in DQN, the share of random actions. Different on purpose: each library's own way of
-acting, storing and logging is part of what is measured. Evaluation, checkpoints and video are off everywhere. Rounds
-alternate all contestants; the ratio is taken in each round, and its median printed.
+120 and 84, from frames the Nature network), updates per step and, in DQN, the share of random actions. Different on
+purpose: each library's own way of acting, storing and logging is part of what is measured. Evaluation, checkpoints and
+video are off everywhere. Rounds alternate all contestants; the ratio is taken in each round, and its median printed.
 """
 
 import argparse
@@ -25,19 +25,29 @@ WARM_UP = 1_000  # steps before the clock starts
 CONTINUOUS = {
     "env": "Hopper-v5",
     "ours": [],
-    "peer": 'batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',
+    "peer_env": 'gym.make("Hopper-v5")',
+    "peer": '"MlpPolicy", batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',
 }
 DISCRETE = {
     "env": "CartPole-v1",
     "ours": ["--buffer-size", "10000"],
-    "peer": 'batch_size=128, policy_kwargs={"net_arch": [120, 84]}, train_freq=10, buffer_size=10_000, '
+    "peer_env": 'gym.make("CartPole-v1")',
+    "peer": '"MlpPolicy", batch_size=128, policy_kwargs={"net_arch": [120, 84]}, train_freq=10, buffer_size=10_000, '
     "target_update_interval=500, exploration_fraction=0.1, exploration_final_eps=0.05",
 }
-SCRIPTS = {  # the peers' name of the algorithm
-    "sac_continuous": {"name": "SAC", **CONTINUOUS},
-    "td3": {"name": "TD3", **CONTINUOUS},
-    "ddpg": {"name": "DDPG", **CONTINUOUS},
-    "dqn": {"name": "DQN", **DISCRETE},
+ATARI = {
+    "env": "PongNoFrameskip-v4",
+    "ours": ["--buffer-size", "10000", "--batch-size", "32", "--train-interval", "4"],
+    "peer_env": 'VecFrameStack(make_atari_env("ale_py:PongNoFrameskip-v4"), 4)',
+    "peer": '"CnnPolicy", batch_size=32, train_freq=4, buffer_size=10_000, target_update_interval=500, '
+    "exploration_fraction=0.1, exploration_final_eps=0.05",
+}
+CASES = {  # the peers' name of the algorithm
+    "sac_continuous": {"script": "sac_continuous", "name": "SAC", **CONTINUOUS},
+    "td3": {"script": "td3", "name": "TD3", **CONTINUOUS},
+    "ddpg": {"script": "ddpg", "name": "DDPG", **CONTINUOUS},
+    "dqn": {"script": "dqn", "name": "DQN", **DISCRETE},
+    "dqn-atari": {"script": "dqn", "name": "DQN", **ATARI},
 }
 
 PEER = """
@@ -47,6 +57,8 @@ import torch
 torch.set_num_threads(threads)
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import VecFrameStack
 if library == "sbx":
     from sbx import NAME as Algorithm
 else:
@@ -59,16 +71,17 @@ class Clock(BaseCallback):
         return True
 
 clock = Clock()
-model = Algorithm("MlpPolicy", gym.make("ENV"), seed=0, learning_starts=500, gradient_steps=1, device="cpu", PEER)
+model = Algorithm(env=ENV, seed=0, learning_starts=500, gradient_steps=1, device="cpu", policy=PEER)
 model.learn(total, callback=clock)
 print("SPS", (total - WARM_UP) / (time.perf_counter() - clock.start))
 """.replace("WARM_UP", str(WARM_UP))
 
 
-def measure(script: str, contestant: str, threads: int, steps: int, sbx_python: str | None) -> float:
+def measure(case: str, contestant: str, threads: int, steps: int, sbx_python: str | None) -> float:
     """Environment steps per second of one process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    setting, total = SCRIPTS[script], WARM_UP + steps
+    setting, total = CASES[case], WARM_UP + steps
+    script = setting["script"]
     with tempfile.TemporaryDirectory() as folder:
         if contestant.startswith("PlainRL"):
             command = [sys.executable, str(ROOT / f"{script}.py"), "--env-id", setting["env"], "--out-dir", folder]
@@ -78,7 +91,7 @@ def measure(script: str, contestant: str, threads: int, steps: int, sbx_python: 
             command += ["--epsilon-duration", str(total // 10)] * (script == "dqn")
         else:
             python = sbx_python if contestant == "SBX" else sys.executable
-            program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["env"])
+            program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["peer_env"])
             command = [
                 python,
                 "-c",
@@ -105,7 +118,7 @@ def measure(script: str, contestant: str, threads: int, steps: int, sbx_python: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("script", choices=SCRIPTS)
+    parser.add_argument("case", choices=CASES, help="a script; dqn plays CartPole-v1, dqn-atari Pong")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3_000, help="timed steps of each process, a multiple of 1000")
@@ -122,7 +135,7 @@ def main() -> None:
         rounds = []
         for _ in range(options.rounds):
             rounds.append(
-                {c: measure(options.script, c, threads, options.steps, options.sbx_python) for c in contestants}
+                {c: measure(options.case, c, threads, options.steps, options.sbx_python) for c in contestants}
             )
             print(threads, rounds[-1], file=sys.stderr, flush=True)
         measured[threads] = rounds

@@ -138,17 +138,31 @@ def test_captured_update_learns_the_same(module, obs_space, compile):
 def test_act_is_greedy_without_exploration_and_draws_nothing(module):
     agent = make_agent(module)
     agent.epsilon = 1.0
-    state, obs = torch.get_rng_state(), np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    state, coin_state = torch.get_rng_state(), ACTION_SPACE.np_random.bit_generator.state
     actions = [agent.act(each, explore=False) for each in obs]
     assert np.array_equal(actions, agent.q_network(torch.from_numpy(obs)).argmax(-1).numpy())
-    assert torch.equal(state, torch.get_rng_state()) and len({int(action) for action in actions}) > 1
-    assert ACTION_SPACE.contains(actions[0])
+    assert len({int(action) for action in actions}) > 1 and ACTION_SPACE.contains(actions[0])
+    assert torch.equal(state, torch.get_rng_state())
+    assert coin_state == ACTION_SPACE.np_random.bit_generator.state
+
+
+def test_a_copy_of_an_agent_acts_with_its_own_parameters(module):
+    """And the original with those that load_state_dict gives it: acting keeps views of the parameters."""
+    agent, obs = make_agent(module), np.ones(4, np.float32)
+    greedy = int(agent.act(obs, explore=False))
+    other = copy.deepcopy(agent)
+    other.q_network.linears[-1].bias.data[(greedy + 1) % 3] += 100
+    assert other.act(obs, explore=False) != greedy == agent.act(obs, explore=False)
+    agent.load_state_dict(other.state_dict())
+    assert agent.act(obs, explore=False) == other.act(obs, explore=False)
 
 
 def test_act_explores_with_one_coin_in_a_step(module):
     """Of random actions a third is greedy all the same: greedy with 1 - epsilon + epsilon / 3."""
     agent, obs = make_agent(module), np.ones(4, np.float32)
     greedy = int(agent.act(obs, explore=False))
+    agent.action_space.seed(0)
     for epsilon in (0.0, 0.3, 1.0):
         agent.epsilon = epsilon
         counts = np.bincount([int(agent.act(obs, explore=True)) for _ in range(6000)], minlength=3) / 6000
@@ -243,7 +257,8 @@ def test_network_of_frames_is_the_paper_s_and_takes_bytes(module):
     agent = make_agent(module, FRAMES)
     assert sum(parameter.numel() for parameter in agent.q_network.parameters()) == 1_685_667
     frames = torch.randint(256, (2, 4, 84, 84), dtype=torch.uint8)
-    assert torch.allclose(agent.q_network(frames), agent.q_network.net(frames.float() / 255), atol=1e-6)
+    layers = [agent.q_network.convs, agent.q_network.linears[0], torch.nn.ReLU(), agent.q_network.linears[1]]
+    assert torch.allclose(agent.q_network(frames), torch.nn.Sequential(*layers)(frames / 255), atol=1e-6)
     assert ACTION_SPACE.contains(agent.act(frames[0].numpy(), explore=False))
 
 
