@@ -4,8 +4,8 @@
     python benchmark/speed.py td3 --sbx-python PATH/TO/ENV/bin/python           # and SBX, from one with sbx-rl
 
 Each measurement is a process of its own, with one environment; the clock runs from step 1,000 to the end, with updates
-from step 500 on, so that compilation is over. Equal are environment, batch, networks (two hidden layers of 256; DQN:
-120 and 84, from frames the Nature network), updates per step and, in DQN, the share of random actions. Different on
+from step 500 on, of PPO from step 2,048, so that compilation is over. Equal are environment, batch, networks (two hidden layers of 256; DQN:
+120 and 84, from frames the Nature network; PPO: 64), updates per step and, in DQN, the share of random actions. Different on
 purpose: each library's own way of acting, storing and logging is part of what is measured. Evaluation, checkpoints and
 video are off everywhere. Rounds alternate all contestants; the ratio is taken in each round, and its median printed.
 """
@@ -21,25 +21,28 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-WARM_UP = 1_000  # steps before the clock starts
+OFF_POLICY = {"ours": ["--learning-starts", "500"], "peer": "learning_starts=500, gradient_steps=1, "}
 CONTINUOUS = {
     "env": "Hopper-v5",
-    "ours": [],
+    "ours": [*OFF_POLICY["ours"]],
     "peer_env": 'gym.make("Hopper-v5")',
-    "peer": '"MlpPolicy", batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',
+    "peer": OFF_POLICY["peer"]
+    + 'policy="MlpPolicy", batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',
 }
 DISCRETE = {
     "env": "CartPole-v1",
-    "ours": ["--buffer-size", "10000"],
+    "ours": [*OFF_POLICY["ours"], "--buffer-size", "10000"],
     "peer_env": 'gym.make("CartPole-v1")',
-    "peer": '"MlpPolicy", batch_size=128, policy_kwargs={"net_arch": [120, 84]}, train_freq=10, buffer_size=10_000, '
+    "peer": OFF_POLICY["peer"]
+    + 'policy="MlpPolicy", batch_size=128, policy_kwargs={"net_arch": [120, 84]}, train_freq=10, buffer_size=10_000, '
     "target_update_interval=500, exploration_fraction=0.1, exploration_final_eps=0.05",
 }
 ATARI = {
     "env": "PongNoFrameskip-v4",
-    "ours": ["--buffer-size", "10000", "--batch-size", "32", "--train-interval", "4"],
+    "ours": [*OFF_POLICY["ours"], "--buffer-size", "10000", "--batch-size", "32", "--train-interval", "4"],
     "peer_env": 'VecFrameStack(make_atari_env("ale_py:PongNoFrameskip-v4"), 4)',
-    "peer": '"CnnPolicy", batch_size=32, train_freq=4, buffer_size=10_000, target_update_interval=500, '
+    "peer": OFF_POLICY["peer"]
+    + 'policy="CnnPolicy", batch_size=32, train_freq=4, buffer_size=10_000, target_update_interval=500, '
     "exploration_fraction=0.1, exploration_final_eps=0.05",
 }
 CASES = {  # the peers' name of the algorithm
@@ -48,6 +51,22 @@ CASES = {  # the peers' name of the algorithm
     "ddpg": {"script": "ddpg", "name": "DDPG", **CONTINUOUS},
     "dqn": {"script": "dqn", "name": "DQN", **DISCRETE},
     "dqn-atari": {"script": "dqn", "name": "DQN", **ATARI},
+    "ppo_continuous": {
+        "script": "ppo_continuous",
+        "name": "PPO",
+        "env": "Hopper-v5",
+        "ours": [],
+        "peer_env": 'gym.make("Hopper-v5")',
+        "peer": 'policy="MlpPolicy", n_steps=2048, batch_size=64, n_epochs=10',
+    },
+    "ppo_discrete": {
+        "script": "ppo_discrete",
+        "name": "PPO",
+        "env": "CartPole-v1",
+        "ours": [],
+        "peer_env": 'make_vec_env("CartPole-v1", n_envs=4)',
+        "peer": 'policy="MlpPolicy", n_steps=128, batch_size=128, n_epochs=4',
+    },
 }
 
 PEER = """
@@ -57,7 +76,7 @@ import torch
 torch.set_num_threads(threads)
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 if library == "sbx":
     from sbx import NAME as Algorithm
@@ -65,33 +84,41 @@ else:
     from stable_baselines3 import NAME as Algorithm
 
 class Clock(BaseCallback):
+    start = None
     def _on_step(self):
-        if self.num_timesteps == WARM_UP:
+        if self.start is None and self.num_timesteps > WARM_UP:
             self.start = time.perf_counter()
         return True
 
 clock = Clock()
-model = Algorithm(env=ENV, seed=0, learning_starts=500, gradient_steps=1, device="cpu", policy=PEER)
+model = Algorithm(env=ENV, seed=0, device="cpu", PEER)
 model.learn(total, callback=clock)
 print("SPS", (total - WARM_UP) / (time.perf_counter() - clock.start))
-""".replace("WARM_UP", str(WARM_UP))
+"""
 
 
 def measure(case: str, contestant: str, threads: int, steps: int, sbx_python: str | None) -> float:
     """Environment steps per second of one process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    setting, total = CASES[case], WARM_UP + steps
-    script = setting["script"]
+    setting, script = CASES[case], CASES[case]["script"]
+    is_ppo = script.startswith("ppo")
+    warm_up = 2_048 if is_ppo else 1_000  # steps before the clock starts
+    total = warm_up + steps
     with tempfile.TemporaryDirectory() as folder:
         if contestant.startswith("PlainRL"):
             command = [sys.executable, str(ROOT / f"{script}.py"), "--env-id", setting["env"], "--out-dir", folder]
-            command += ["--total-timesteps", str(total), "--learning-starts", "500", "--no-cuda", *setting["ours"]]
-            command += ["--torch-threads", str(threads), "--log-interval", str(WARM_UP), "--eval-interval", "0"]
+            command += ["--total-timesteps", str(total), "--no-cuda", *setting["ours"]]
+            command += ["--torch-threads", str(threads), "--log-interval", "512" if is_ppo else "1000"]
+            command += ["--eval-interval", "0"]
             command += ["--checkpoint-interval", "0"] + ["--compile"] * contestant.endswith("compiled")
             command += ["--epsilon-duration", str(total // 10)] * (script == "dqn")
         else:
             python = sbx_python if contestant == "SBX" else sys.executable
-            program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["peer_env"])
+            program = (
+                PEER.replace("NAME", setting["name"])
+                .replace("ENV", setting["peer_env"])
+                .replace("WARM_UP", str(warm_up))
+            )
             command = [
                 python,
                 "-c",
@@ -111,7 +138,7 @@ def measure(case: str, contestant: str, threads: int, steps: int, sbx_python: st
 
             events = EventAccumulator(str(next(path for path in Path(folder).iterdir() if path.is_dir())))
             events.Reload()
-            logged = [event.value for event in events.Scalars("charts/SPS") if event.step > WARM_UP]
+            logged = [event.value for event in events.Scalars("charts/SPS") if event.step > warm_up]
             return len(logged) / sum(1 / value for value in logged)  # equal numbers of steps: the harmonic mean
         return float(result.stdout.split("SPS")[1])
 
@@ -121,13 +148,15 @@ def main() -> None:
     parser.add_argument("case", choices=CASES, help="a script; dqn plays CartPole-v1, dqn-atari Pong")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3_000, help="timed steps of each process, a multiple of 1000")
+    parser.add_argument("--steps", type=int, help="timed steps of each process: 1,000 times n, of PPO 2,048 times n")
     parser.add_argument("--compiled", action="store_true", help="also with --compile")
     parser.add_argument("--sbx-python", help="Python of an environment that has sbx-rl and gymnasium[mujoco]")
     parser.add_argument("--json", type=Path, help="also write all measurements here")
     options = parser.parse_args()
-    if options.steps < WARM_UP or options.steps % WARM_UP:
-        parser.error(f"--steps must be a multiple of {WARM_UP}")
+    unit = 2_048 if options.case.startswith("ppo") else 1_000
+    options.steps = options.steps or 10 * unit
+    if options.steps % unit:
+        parser.error(f"--steps must be a multiple of {unit}")
     contestants = ["PlainRL"] + ["PlainRL compiled"] * options.compiled + ["SB3"]
     contestants += ["SBX"] * bool(options.sbx_python)
     measured = {}
