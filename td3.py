@@ -76,7 +76,7 @@ class Args:
     cuda: bool = True  # use CUDA where there is a device, else the CPU
     torch_threads: int = 1  # CPU threads of PyTorch
     compile: bool = False  # compile the update with torch.compile, in about a minute at the start
-    cudagraphs: bool = False  # replay sampling and update as one CUDA graph
+    cudagraphs: bool = False  # replay the update as a CUDA graph
     track: bool = False  # send scalars, arguments and videos to Weights & Biases too
     wandb_project: str = "plainrl"  # project at Weights & Biases
     wandb_entity: str | None = None  # user or team at Weights & Biases
@@ -84,7 +84,7 @@ class Args:
     log_interval: int = 1_000  # environment steps between two logs of the losses
     eval_interval: int = 10_000  # environment steps between two evaluations; 0: none
     eval_episodes: int = 10  # deterministic episodes in an evaluation
-    checkpoint_interval: int = 50_000  # steps, and on to an episode's end, between two checkpoints; 0: only the last
+    checkpoint_interval: int = 50_000  # least environment steps between two checkpoints; 0: only the last
     resume: str | None = None  # RUN_DIR of an interrupted run, to go on with all its arguments
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
     out_dir: str = "runs"  # folder that gets a new folder for the run

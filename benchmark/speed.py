@@ -3,11 +3,12 @@
     python benchmark/speed.py sac_continuous --threads 1 2                      # ours and Stable-Baselines3
     python benchmark/speed.py td3 --sbx-python PATH/TO/ENV/bin/python           # and SBX, from one with sbx-rl
 
-Each measurement is a process of its own, with one environment; the clock runs from step 1,000 to the end, with updates
-from step 500 on, of PPO from step 2,048, so that compilation is over. Equal are environment, batch, networks (two hidden layers of 256; DQN:
-120 and 84, from frames the Nature network; PPO: 64), updates per step and, in DQN, the share of random actions. Different on
-purpose: each library's own way of acting, storing and logging is part of what is measured. Evaluation, checkpoints and
-video are off everywhere. Rounds alternate all contestants; the ratio is taken in each round, and its median printed.
+Each measurement is a process of its own; the clock runs from step 1,000 to the end, with updates from step 500 on (PPO:
+from step 2,048), so that compilation is over. Equal are environments, batch, networks (two hidden layers of 256; DQN:
+120 and 84, from frames the Nature network; PPO: 64), updates per step and, in DQN, the share of random actions.
+Different on purpose: each library's own way of acting, storing and logging is part of what is measured. Evaluation,
+checkpoints and video are off everywhere. Rounds alternate all contestants; the ratio is taken in each round, and its
+median printed.
 """
 
 import argparse

@@ -50,7 +50,33 @@ DQN_ARGS = [
     "epsilon_duration",
     "epsilon_decay",
 ]
+PPO_ARGS = [
+    "num_envs",
+    "num_steps",
+    "num_minibatches",
+    "update_epochs",
+    "learning_rate",
+    "anneal_lr",
+    "gamma",
+    "gae_lambda",
+    "clip_coef",
+    "vf_coef",
+    "max_grad_norm",
+    "target_kl",
+    "norm_adv",
+    "ent_coef",
+    "ent_coef_schedule",
+    "ent_coef_end",
+    "ent_coef_duration",
+    "ent_autotune",
+    "ent_coef_lr",
+    "target_entropy",
+    "target_entropy_end",
+    "target_entropy_duration",
+]
 ALGORITHM_ARGS = {
+    "ppo_discrete": PPO_ARGS,
+    "ppo_continuous": [*PPO_ARGS, "std", "norm_obs", "norm_reward"],
     "dqn": DQN_ARGS,
     "ddqn": DQN_ARGS,
     "ddpg": ["actor_lr", "critic_lr", "exploration_noise", "noise_process"],
@@ -75,7 +101,17 @@ ALGORITHM_ARGS = {
     ],
 }
 SCHEDULES = {"linear_schedule": "start end duration step", "exponential_schedule": "start end decay step"}
+PPO_EQUATIONS = {
+    "gae": "reward value next_value terminated done gamma gae_lambda",
+    "policy_loss": "log_prob old_log_prob advantage clip_coef",
+    "value_loss": "value target",
+    "total_loss": "policy_loss value_loss entropy vf_coef ent_coef",
+    "ent_coef_loss": "log_ent_coef entropy target_entropy",
+}
+LINEAR = {"linear_schedule": "start end duration step"}
 EQUATIONS = {
+    "ppo_discrete": LINEAR | {"categorical": "logits action"} | PPO_EQUATIONS,
+    "ppo_continuous": LINEAR | {"gaussian": "mean log_std action"} | PPO_EQUATIONS,
     "dqn": {
         "polyak_update": "source target tau",
         **SCHEDULES,
@@ -134,7 +170,7 @@ SHARED = {
         ["linear_schedule", "exponential_schedule", "q_loss", "QNetwork", "FrameBuffer", "make_buffer", "epsilon_at"],
         DISCRETE,
     ),
-    "free_memory": OFF_POLICY,
+    **dict.fromkeys(["adam", "adam_step", "fused_adam", "Adam", "CudaGraph", "free_memory"], OFF_POLICY),
     "make_env": CONTINUOUS,
     "evaluate": OFF_POLICY,
     "checkpoint": OFF_POLICY,
@@ -142,13 +178,8 @@ SHARED = {
     "train": CONTINUOUS,  # but for the lines below
     **dict.fromkeys(
         [
-            "adam",
-            "adam_step",
-            "fused_adam",
-            "Adam",
             "pick_device",
             "compiled",
-            "CudaGraph",
             "UsageError",
             "evaluate_run",
             "first_line",
@@ -157,6 +188,15 @@ SHARED = {
     ),
     **dict.fromkeys(["parse_args", "make_run_dir", "Logger", "save", "load", "check_finite", "stop_signals"], SCRIPTS),
 }
+
+# Of PPO's pair, whose rollouts, optimizer and loop are not those of the others.
+PPO = ["ppo_discrete", "ppo_continuous"]
+PPO_SHARED = [
+    *LINEAR,
+    *PPO_EQUATIONS,
+    *["linear", "MLP", "Batch", "Rollout", "adam", "adam_step", "fused_adam", "Adam", "CudaGraph", "evaluate"],
+    *["generators", "checkpoint", "restore", "in_whole_rollouts", "successors", "train"],
+]
 
 # What a script's algorithm adds to a shared block, and what else it has in the place of a line of the others.
 OWN_LINES = {
@@ -219,6 +259,15 @@ def test_ddpg_and_td3_share_the_actor():
     same_everywhere("Actor", ["ddpg", "td3"])
 
 
+@pytest.mark.parametrize("name", PPO_SHARED)
+def test_ppo_s_pair_shares_all_but_distribution_and_normaliser(name):
+    same_everywhere(name, PPO)
+
+
+def test_games_are_the_same_for_dqn_and_ppo():
+    same_everywhere("make_env", [*DISCRETE, "ppo_discrete"])
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_last_block_is_the_same_everywhere(script):
     assert source(script).split("\nif __name__")[1] == source(SCRIPTS[0]).split("\nif __name__")[1]
@@ -262,7 +311,7 @@ def test_args_are_those_of_the_contract_each_on_one_line_with_its_help(script):
 def test_parts_come_in_the_order_of_the_contract(script):
     names = [getattr(node, "name", None) for node in tree(script).body]
     equations, store = list(EQUATIONS[script]), "ReplayBuffer" if script in OFF_POLICY else "Rollout"
-    networks = [name for name in names if name in ("Actor", "Critic", "QNetwork")]
+    networks = [name for name in names if name in ("Actor", "Critic", "QNetwork", "ActorCritic")]
     order = ["Args", *equations, *networks, store, "Agent", "make_env", "evaluate", "train"]
     assert [name for name in names if name in order] == order
     assert source(script).rstrip().splitlines()[-1].startswith(" "), "ends in `if __name__ == '__main__'`"

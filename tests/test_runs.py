@@ -27,10 +27,11 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 
 ROOT = Path(__file__).parents[1]
 # What is the same in all scripts is tested to the full on one of them, and on the others with `pytest -m slow`.
-OTHERS = ["dqn", "ddqn", "ddpg", "td3"]
+OTHERS = ["dqn", "ddqn", "ddpg", "td3", "ppo_discrete", "ppo_continuous"]
 SCRIPTS = ["sac_continuous", *(pytest.param(script, marks=pytest.mark.slow) for script in ("ddpg", "td3"))]
 # by script: an environment that fits, one whose action space does not, losses, flags of the runs and of wrong input
-ENV = dict.fromkeys(["dqn", "ddqn"], "CartPole-v1") | dict.fromkeys(["ddpg", "td3", "sac_continuous"], "Pendulum-v1")
+ENV = dict.fromkeys(["dqn", "ddqn", "ppo_discrete"], "CartPole-v1")
+ENV |= dict.fromkeys(["ddpg", "td3", "sac_continuous", "ppo_continuous"], "Pendulum-v1")
 WRONG_ENV = {script: "CartPole-v1" if env == "Pendulum-v1" else "Pendulum-v1" for script, env in ENV.items()}
 LOSSES = {
     "dqn": {"q_loss", "q"},
@@ -47,6 +48,18 @@ FLAGS = {
     "sac_continuous": "--target-entropy 0 --target-entropy-end -1 --target-entropy-duration 300",
 }
 WRONG = {
+    "ppo_discrete": [
+        ("--num-minibatches 3", "--num-minibatches"),
+        ("--ent-coef-schedule linear", "--ent-coef-end"),
+        ("--ent-autotune --ent-coef 0", "--ent-autotune"),
+        ("--ent-autotune --target-entropy -0.69", "--target-entropy"),  # note 001's -log n
+    ],
+    "ppo_continuous": [
+        ("--num-envs 0", "--num-envs"),
+        ("--ent-coef-schedule exponential --ent-coef-end 0.1 --ent-coef-duration 9", "--ent-coef"),
+        ("--target-entropy -1", "--ent-autotune"),
+        ("--std scalar", "--std"),
+    ],
     "dqn": [("--epsilon-start 2", "--epsilon-start"), ("--train-interval 7", "--log-interval")],
     "ddqn": [("--target-update-interval 0", "--target-update-interval"), ("--epsilon-schedule cosine", "--epsilon")],
     "ddpg": [("--exploration-noise -1", "--exploration-noise"), ("--noise-process pink", "--noise-process")],
@@ -823,3 +836,43 @@ def test_others_refuse(script, main_of, tmp_path):
     for flags, word in [(f"--env-id {WRONG_ENV[script]}", "--env-id"), *WRONG[script]]:
         assert_refused(*main_of(script, flags), word)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- PPO ----
+@pytest.mark.parametrize("script", ["ppo_discrete", "ppo_continuous"])
+def test_ppo_goes_on_after_a_kill(script, tmp_path):
+    """With the agent of the last checkpoint and new episodes: twice the same from one checkpoint, to the last step."""
+    flags = "--num-envs 2 --num-steps 64 --num-minibatches 4 --total-timesteps 8_000 --log-interval 1 --no-cuda"
+    flags += f" --env-id {ENV[script]} --eval-interval 4_000 --eval-episodes 2 --checkpoint-interval 1_000"
+    process = start(script, flags, tmp_path)
+    wait_for(lambda: any(tmp_path.glob("runs/*/checkpoint.pt")), process)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    [folder] = folders(tmp_path)
+    step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+    assert 1_000 <= step < 8_000
+    copies = [shutil.copytree(folder, tmp_path / f"copy{i}" / folder.name) for i in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda copied: call(script, f"--resume {copied}", copied.parent), copies))
+    for run in runs:
+        assert (run.status, run.err) == (0, "") and f"from step {step:,}" in run.out and "new episodes" in run.out
+    tables = [scalars(copied) for copied in copies]
+    assert tables[0] == tables[1] and max(tables[0]["losses/entropy"]) == 8_064
+    assert_same_agent(*copies)
+    assert sorted(tables[0]["losses/total_loss"]) == list(range(128, 8_065, 128))  # none lost, none twice
+    shown = [call(script, f"--evaluate {copies[0]} --eval-episodes 2", copies[0].parent) for _ in range(2)]
+    assert shown[0].status == 0 and shown[0].out == shown[1].out
+    mean = float(re.search(r": (-?[\d.]+) ±", shown[0].out)[1])
+    assert mean == pytest.approx(tables[0]["eval/episodic_return"][8_064], abs=0.006)
+
+
+@pytest.mark.parametrize("script", ["ppo_discrete", "ppo_continuous"])
+def test_ppo_stops_on_a_signal_after_the_last_whole_rollout(script, tmp_path):
+    flags = f"--env-id {ENV[script]} --num-envs 2 --num-steps 64 --num-minibatches 4 --total-timesteps 1e6 --no-cuda"
+    process = start(script, flags + " --eval-interval 1024 --eval-episodes 1", tmp_path, PYTHONUNBUFFERED="1")
+    wait_for(lambda: "evaluation" in (tmp_path / "stdout").read_text("utf-8"), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and (tmp_path / "stderr").read_text("utf-8") == ""
+    step = torch.load(folders(tmp_path)[0] / "checkpoint.pt", weights_only=True)["step"]
+    assert step >= 1024 and step % 128 == 0
+    assert f"stopped at step {step:,}" in (tmp_path / "stdout").read_text("utf-8")

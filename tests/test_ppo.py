@@ -1,0 +1,593 @@
+"""PPO for discrete and for continuous actions: equations, the sign of the entropy, wiring, scaling, and the loop."""
+
+import copy
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, Normal
+
+import ppo_continuous
+import ppo_discrete
+
+OBS_SPACE = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+SPACES = {"ppo_discrete": gym.spaces.Discrete(3), "ppo_continuous": gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)}
+PAIR = [ppo_discrete, ppo_continuous]
+T = torch.tensor
+
+
+@pytest.fixture(params=PAIR, ids=["ppo_discrete", "ppo_continuous"])
+def module(request):
+    return request.param
+
+
+def make_agent(module, obs_space=OBS_SPACE, **arguments):
+    torch.manual_seed(0)
+    arguments = {"num_envs": 2, "num_steps": 16, "num_minibatches": 4, "cuda": False} | arguments
+    action_space = copy.deepcopy(SPACES[module.__name__])
+    action_space.seed(0)
+    return module.Agent(obs_space, action_space, module.Args(**arguments))
+
+
+def make_batch(agent, num_steps=16, num_envs=2, reward=None):
+    """A rollout of random observations in which the agent's own actions were taken."""
+    generator = np.random.default_rng(1)
+    obs, next_obs = generator.normal(size=(2, num_steps, num_envs, 4)).astype(np.float32)
+    action = torch.as_tensor(np.stack([agent.act(each, explore=True) for each in obs]))
+    reward = generator.normal(size=(num_steps, num_envs)) if reward is None else np.full((num_steps, num_envs), reward)
+    terminated = (generator.random((num_steps, num_envs)) < 0.1).astype(np.float32)
+    done = np.maximum(terminated, generator.random((num_steps, num_envs)) < 0.1)
+    module = {"ActorCritic": None} and __import__(type(agent).__module__)
+    arrays = (torch.as_tensor(x, dtype=torch.float32) for x in (obs, reward, next_obs, terminated, done))
+    obs, reward, next_obs, terminated, done = arrays
+    return module.Batch(obs, action, reward, next_obs, terminated, done)
+
+
+def entropy(agent, obs):
+    """Of the policy at obs, by torch.distributions."""
+    if isinstance(agent, ppo_discrete.Agent):
+        return Categorical(logits=agent.network.policy(obs)).entropy().mean().item()
+    mean, log_std = agent.network.policy(agent.normalizer(obs))
+    return Normal(mean, log_std.expand_as(mean).exp()).entropy().sum(-1).mean().item()
+
+
+# ---- Equations ----
+def test_gae_on_a_table(module):
+    """One environment; gamma = lambda = 0.5, V(s) = 1, V(s') = 2, r = 1: delta = 1, but 0 where the task ends.
+
+    In time: running, terminated, running, truncated, both at once, running at the border of the rollout.
+    """
+    column = lambda *values: T([[value] for value in values])  # noqa: E731
+    terminated, done = column(0.0, 1.0, 0.0, 0.0, 1.0, 0.0), column(0.0, 1.0, 0.0, 1.0, 1.0, 0.0)
+    ones = torch.ones(6, 1)
+    advantage = module.gae(ones, ones, 2 * ones, terminated, done, 0.5, 0.5)
+    assert advantage.flatten().tolist() == pytest.approx([1.0, 0.0, 1.25, 1.0, 0.0, 1.0])
+
+
+def test_gae_keeps_environments_apart(module):
+    reward = T([[1.0, 0.0], [0.0, 4.0]])
+    zero = torch.zeros(2, 2)
+    assert module.gae(reward, zero, zero, zero, zero, 0.5, 1.0).tolist() == [[1.0, 2.0], [0.0, 4.0]]
+
+
+def test_gae_with_lambda_1_is_the_discounted_return_and_with_0_the_one_step_error(module):
+    """By brute force: from each step forward until the end of the episode or of the rollout, with V of what follows."""
+    generator = torch.Generator().manual_seed(0)
+    reward, value, next_value = torch.randn(3, 12, 2, generator=generator, dtype=torch.float64)
+    terminated = (torch.rand(12, 2, generator=generator) < 0.2).double()
+    done = torch.maximum(terminated, (torch.rand(12, 2, generator=generator) < 0.2).double())
+    follows = torch.cat([value[1:], next_value[-1:]])
+    next_value = torch.where(done.bool(), next_value, follows)
+    long, short = (module.gae(reward, value, next_value, terminated, done, 0.9, x) for x in (1.0, 0.0))
+    for n in range(2):
+        for t in range(12):
+            total, weight = -value[t, n].item(), 1.0
+            for k in range(t, 12):
+                total, weight = total + weight * reward[k, n].item(), weight * 0.9
+                if done[k, n] or k == 11:
+                    total += 0.0 if terminated[k, n] else weight * next_value[k, n].item()
+                    break
+            assert long[t, n].item() == pytest.approx(total)
+            alone = reward[t, n] - value[t, n] + (0 if terminated[t, n] else 0.9 * next_value[t, n])
+            assert short[t, n].item() == pytest.approx(alone.item())
+
+
+def test_policy_loss_on_a_table(module):
+    """Ratios 2, 2, 1/2, 1/2 with advantages 1, -1, 1, -1: min gives 1.2, -2, 0.5, -0.8."""
+    log_ratio = T([2.0, 2.0, 0.5, 0.5]).log()
+    loss = module.policy_loss(log_ratio - 1, torch.full((4,), -1.0), T([1.0, -1.0, 1.0, -1.0]), 0.2)
+    assert loss.item() == pytest.approx(-(1.2 - 2 + 0.5 - 0.8) / 4)
+
+
+def test_policy_loss_stops_pulling_beyond_the_clip(module):
+    """Its gradient vanishes where the ratio went far enough in the direction of the advantage, and only there."""
+    log_prob = T([2.0, 2.0, 0.5, 0.5, 1.0]).log().requires_grad_()
+    module.policy_loss(log_prob, torch.zeros(5), T([1.0, -1.0, 1.0, -1.0, 3.0]), 0.2).backward()
+    assert (log_prob.grad * 5).tolist() == pytest.approx([0.0, 2.0, -0.5, 0.0, -3.0])
+
+
+def test_value_loss_is_half_of_the_mean_square(module):
+    assert module.value_loss(T([1.0, 2.0]), T([3.0, 2.0])).item() == pytest.approx(1.0)
+
+
+def test_total_loss_subtracts_the_entropy(module):
+    """3 + 0.5 * 4 - 0.1 * 2 = 4.8; note 002 has 5.2."""
+    assert module.total_loss(T(3.0), T(4.0), T(2.0), 0.5, T(0.1)).item() == pytest.approx(4.8)
+
+
+def test_categorical_is_that_of_torch():
+    logits, action = torch.randn(64, 5) * 3, torch.randint(5, (64,))
+    log_prob, entropy = ppo_discrete.categorical(logits, action)
+    expected = Categorical(logits=logits)
+    assert torch.allclose(log_prob, expected.log_prob(action), atol=1e-5)
+    assert torch.allclose(entropy, expected.entropy(), atol=1e-5) and entropy.max() <= math.log(5) + 1e-5
+
+
+@pytest.mark.parametrize("shape", [(3,), (64, 3)])
+def test_gaussian_is_that_of_torch_summed_over_dimensions(shape):
+    mean, action, log_std = torch.randn(64, 3), torch.randn(64, 3), torch.randn(shape)
+    log_prob, entropy = ppo_continuous.gaussian(mean, log_std, action)
+    expected = Normal(mean, log_std.expand(64, 3).exp())
+    assert torch.allclose(log_prob, expected.log_prob(action).sum(-1), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(entropy.expand(64), expected.entropy().sum(-1), atol=1e-4)
+
+
+@pytest.mark.parametrize(("value", "direction"), [(0.2, 1), (0.5, 0), (0.9, -1)])
+def test_learned_coefficient_rises_exactly_when_the_entropy_is_below_its_target(module, value, direction):
+    log_ent_coef, entropy = T(0.0, requires_grad=True), T(value, requires_grad=True)
+    module.ent_coef_loss(log_ent_coef, entropy, T(0.5)).backward()
+    assert -log_ent_coef.grad.sign().item() == direction and entropy.grad is None
+
+
+def test_linear_schedule(module):
+    assert [module.linear_schedule(2.0, 1.0, 4, step) for step in (0, 1, 4, 9)] == [2.0, 1.75, 1.0, 1.0]
+    assert module.linear_schedule(2.0, 1.0, 0, 0) == 2.0
+
+
+# ---- The sign of the entropy ----
+@pytest.mark.parametrize("std", ["parameter", "head"])
+def test_a_step_without_advantages_raises_the_entropy(module, std):
+    """With rewards and values of 0 there is nothing but the bonus. With note 002's sign the entropy falls."""
+    arguments = {"ent_coef": 0.1, "norm_adv": False, "update_epochs": 1, "anneal_lr": False}
+    if module is ppo_continuous:
+        arguments |= {"std": std, "norm_reward": False}
+    agent = make_agent(module, **arguments)
+    with torch.no_grad():
+        for _, bias in [agent.network.critic.weights[-1]]:
+            agent.network.critic.linears[-1].weight.zero_(), bias.zero_()
+        agent.network.actor.linears[-1].weight.mul_(100)  # not uniform, so that it can rise
+    batch = make_batch(agent, reward=0.0)
+    obs = batch.obs.flatten(0, 1)
+    before = entropy(agent, obs)
+    metrics = agent.update(batch)
+    assert metrics["policy_loss"].item() == pytest.approx(0, abs=1e-6) and metrics["entropy"].item() > 0
+    if module is ppo_continuous:  # the update takes the observations into the statistics: undone
+        agent.normalizer = ppo_continuous.Normalizer((4,))
+    assert entropy(agent, obs) > before + 1e-4
+
+
+def test_logged_entropy_is_that_of_the_policy(module):
+    agent = make_agent(module, update_epochs=1, num_minibatches=1)
+    batch = make_batch(agent)
+    expected = entropy(agent, batch.obs.flatten(0, 1))
+    assert agent.update(batch)["entropy"].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_loss_is_made_of_its_parts(module):
+    agent = make_agent(module, ent_coef=0.3, vf_coef=0.7)
+    values = {name: value.item() for name, value in agent.update(make_batch(agent)).items()}
+    expected = values["policy_loss"] + 0.7 * values["value_loss"] - 0.3 * values["entropy"]
+    assert values["total_loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_entropy_reaches_the_trunk_through_a_head_and_not_from_a_parameter():
+    """Note 000 holds for the parameter alone."""
+    for std, reaches in (("parameter", False), ("head", True)):
+        agent = make_agent(ppo_continuous, std=std)
+        obs, action = torch.randn(8, 4), torch.randn(8, 3)
+        _, entropy, _ = agent.judge(obs, action)
+        trunk = agent.network.actor.linears[0].weight
+        (gradient,) = torch.autograd.grad(entropy.mean(), [trunk], allow_unused=True)
+        assert (gradient is not None and gradient.abs().sum() > 0) == reaches
+
+
+# ---- The coefficient ----
+def test_advantages_and_targets_do_not_depend_on_the_coefficient(module, monkeypatch):
+    seen = {}
+    for ent_coef in (0.0, 0.5):
+        agent = make_agent(module, ent_coef=ent_coef, update_epochs=1)
+        batch = make_batch(agent)
+        seen[ent_coef] = []
+        step = agent.update_minibatch
+        agent.update_minibatch = lambda *data, step=step, c=ent_coef: seen[c].append(data[2:]) or step(*data)
+        torch.manual_seed(1)
+        agent.update(batch)
+    for one, other in zip(*seen.values(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("schedule", "middle"), [("constant", 0.01), ("linear", 0.00505), ("exponential", 0.001)])
+def test_coefficient_moves_by_its_schedule(module, schedule, middle):
+    moves = {} if schedule == "constant" else {"ent_coef_end": 0.0001, "ent_coef_duration": 1000}
+    agent = make_agent(module, ent_coef=0.01, ent_coef_schedule=schedule, **moves)
+    values = []
+    for step in (0, 500, 1000, 5000):
+        agent.anneal(step)
+        values.append(agent.ent_coef.item())
+    last = 0.01 if schedule == "constant" else 0.0001
+    assert values == pytest.approx([0.01, middle, last, last])
+    assert agent.update(make_batch(agent))["ent_coef"].item() == pytest.approx(last)
+
+
+def test_step_size_falls_along_a_line_to_zero(module):
+    agent = make_agent(module, learning_rate=1e-3, total_timesteps=1000)
+    values = []
+    for step in (0, 250, 1000):
+        agent.anneal(step)
+        values.append(agent.optimizer.lr.item())
+    assert values == pytest.approx([1e-3, 7.5e-4, 0.0])
+    before = [parameter.detach().clone() for parameter in agent.network.parameters()]
+    agent.update(make_batch(agent))
+    assert all(torch.equal(a, b) for a, b in zip(before, agent.network.parameters(), strict=True))
+
+
+def test_learned_coefficient_moves_towards_the_target(module):
+    """From an entropy that is above its target the coefficient falls, from one below it rises; and the target moves."""
+    high = {"ppo_discrete": 0.999, "ppo_continuous": 9.0}[module.__name__]
+    low = {"ppo_discrete": 0.01, "ppo_continuous": -9.0}[module.__name__]
+    for target, direction in ((high, 1), (low, -1)):
+        agent = make_agent(module, ent_autotune=True, ent_coef=0.1, target_entropy=target)
+        if module is ppo_discrete:
+            with torch.no_grad():
+                agent.network.actor.linears[-1].weight.mul_(100)
+        metrics = agent.update(make_batch(agent))
+        assert direction * (agent.log_ent_coef.exp().item() - 0.1) > 1e-4
+        assert metrics["ent_coef_loss"].isfinite()
+    agent = make_agent(
+        module, ent_autotune=True, ent_coef=0.1, target_entropy=high, target_entropy_end=low, target_entropy_duration=10
+    )
+    targets = []
+    for step in (0, 5, 20):
+        agent.anneal(step)
+        targets.append(agent.target_entropy.item())
+    unit = math.log(3) if module is ppo_discrete else 1
+    assert targets == pytest.approx([high * unit, (high + low) / 2 * unit, low * unit])
+
+
+def test_default_targets():
+    """Half of log n, and minus the number of dimensions: never the notes' -log n, which no entropy is below."""
+    assert make_agent(ppo_discrete, ent_autotune=True).target_entropy.item() == pytest.approx(0.5 * math.log(3))
+    assert make_agent(ppo_continuous, ent_autotune=True, ent_coef=0.1).target_entropy.item() == -3.0
+
+
+# ---- Wiring of an update ----
+def test_each_pass_takes_each_sample_once(module):
+    agent = make_agent(module, update_epochs=3)
+    batch = make_batch(agent)
+    seen, step = [], agent.update_minibatch
+    agent.update_minibatch = lambda *data: seen.append(data) or step(*data)
+    agent.update(batch)
+    assert len(seen) == 12 and all(len(part) == 8 for data in seen for part in data)
+    passes = [torch.cat([data[2] for data in seen[i : i + 4]]) for i in (0, 4, 8)]
+    for values in passes:
+        assert torch.equal(values.sort().values, passes[0].sort().values) and len(values.unique()) > 16
+    assert not torch.equal(passes[0], passes[1])
+
+
+def test_old_log_probabilities_are_those_of_the_policy_that_acted(module):
+    """In the first minibatch the ratio is 1: no KL, nothing clipped; afterwards it is not."""
+    agent = make_agent(module, learning_rate=1e-2)
+    rows, step = [], agent.update_minibatch
+
+    def recording(*data):
+        rows.append(step(*data))
+        return rows[-1]
+
+    agent.update_minibatch = recording
+    agent.update(make_batch(agent))
+    assert rows[0]["approx_kl"].item() == pytest.approx(0, abs=1e-6) and rows[0]["clip_fraction"] == 0
+    assert rows[-1]["approx_kl"] > 1e-5 and min(row["approx_kl"] for row in rows) > -1e-6
+
+
+def test_value_of_the_true_successor_counts_at_a_time_limit(module):
+    """V(s) = 0, V(s') = 10, no reward: the target is 9.9 where the task goes on, at a time limit too, else 0."""
+    agent = make_agent(
+        module, update_epochs=1, num_minibatches=1, **({} if module is ppo_discrete else {"norm_obs": False})
+    )
+    with torch.no_grad():
+        for layer in agent.network.critic.linears:
+            layer.weight.zero_(), layer.bias.zero_()
+        agent.network.critic.linears[0].weight[0, 0] = 100.0  # V is large exactly where obs[0] is
+        agent.network.critic.linears[1].weight[0, 0] = 100.0
+        agent.network.critic.linears[2].weight[0, 0] = 10.0
+    obs, next_obs = torch.zeros(3, 1, 4), torch.ones(3, 1, 4)
+    done = T([[0.0], [1.0], [1.0]])
+    terminated = T([[0.0], [0.0], [1.0]])
+    action = torch.as_tensor(np.stack([agent.act(each.numpy(), explore=True) for each in obs]))
+    targets, step = [], agent.update_minibatch
+    agent.update_minibatch = lambda *data: targets.append(data) or step(*data)
+    agent.args.gae_lambda = 0.0
+    agent.update(module.Batch(obs, action, torch.zeros(3, 1), next_obs, terminated, done))
+    assert sorted(targets[0][4].tolist()) == pytest.approx([0.0, 9.9, 9.9])
+
+
+def test_gradients_are_cut_to_the_norm(module):
+    """Adam hides the length of one gradient, so two are compared: what Adam sees is grad / scale."""
+    agent = make_agent(module)
+    parameter = torch.nn.Parameter(T([3.0, 4.0]))
+    optimizer = module.Adam([parameter], 0.1)
+    optimizer.descend((parameter * T([3.0, 4.0])).sum(), 0.5)
+    assert optimizer.means[0].tolist() == pytest.approx([0.03, 0.04])  # a tenth of the gradient cut from 5 to 0.5
+    optimizer = module.Adam([parameter], 0.1)
+    optimizer.descend((parameter * T([0.3, 0.4])).sum(), 1.0)
+    assert optimizer.means[0].tolist() == pytest.approx([0.03, 0.04])  # short ones stay
+    del agent
+
+
+def test_adam_is_torch_s(module):
+    ours, theirs = (torch.nn.Parameter(T([1.0, -2.0, 3.0])) for _ in range(2))
+    optimizer, reference = module.Adam([ours], 0.01), torch.optim.Adam([theirs], 0.01, eps=1e-5)
+    for step in range(20):
+        optimizer.descend(((ours - step) ** 2).sum(), math.inf)
+        reference.zero_grad()
+        ((theirs - step) ** 2).sum().backward()
+        reference.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_minibatch_of_one_sample_gives_no_nan(module):
+    agent = make_agent(module, num_steps=2, num_minibatches=4)
+    assert all(value.isfinite() for value in agent.update(make_batch(agent, num_steps=2)).values())
+    assert all(parameter.isfinite().all() for parameter in agent.network.parameters())
+
+
+def test_large_kl_ends_the_passes(module):
+    counts = {}
+    for target_kl in (None, 1e-9, 1e9):
+        agent = make_agent(module, target_kl=target_kl, learning_rate=1e-2, update_epochs=5)
+        calls, step = [], agent.update_minibatch
+        agent.update_minibatch = lambda *data, calls=calls, step=step: calls.append(1) or step(*data)
+        agent.update(make_batch(agent))
+        counts[target_kl] = len(calls)
+    assert counts == {None: 20, 1e-9: 4, 1e9: 20}
+
+
+def test_advantages_are_normalised_in_the_minibatch(module):
+    """Large advantages push no harder than small ones, unless --no-norm-adv."""
+    for norm_adv, same in ((True, True), (False, False)):
+        losses = []
+        for scale in (1.0, 100.0):
+            agent = make_agent(module, norm_adv=norm_adv)
+            obs, log_prob = torch.randn(8, 4), torch.full((8,), -1.0)
+            action = torch.arange(8) % 3 if module is ppo_discrete else torch.randn(8, 3)
+            advantage = scale * torch.arange(8.0)
+            losses.append(
+                agent.update_minibatch(obs, action, log_prob, advantage, torch.zeros(8))["policy_loss"].item()
+            )
+        assert (losses[1] == pytest.approx(losses[0], rel=1e-3)) == same
+
+
+def test_update_learns_the_better_action():
+    """Two actions, one of them rewarded, in any state: after some rollouts it is what the policy does."""
+    agent = make_agent(ppo_discrete, learning_rate=3e-3, num_steps=64)
+    for _ in range(15):
+        batch = make_batch(agent, num_steps=64)
+        batch = batch._replace(reward=(batch.action == 2).float(), done=torch.ones(64, 2), terminated=torch.ones(64, 2))
+        agent.update(batch)
+    assert (agent.act(np.random.default_rng(0).normal(size=(50, 4)), explore=False) == 2).all()
+
+
+def test_update_moves_the_mean_to_the_better_action():
+    agent = make_agent(ppo_continuous, learning_rate=3e-3, num_steps=64)
+    for _ in range(30):
+        batch = make_batch(agent, num_steps=64)
+        reward = -(batch.action - 0.5).square().sum(-1)
+        agent.update(batch._replace(reward=reward, done=torch.ones(64, 2), terminated=torch.ones(64, 2)))
+    mean = agent.act(np.random.default_rng(0).normal(size=(50, 4)), explore=False).mean()
+    assert mean == pytest.approx(0.5, abs=0.15)
+
+
+def test_compiled_update_is_the_eager_one(module):
+    states = []
+    for compile_it in (False, True):
+        agent = make_agent(module, ent_autotune=True, ent_coef=0.1)
+        if compile_it:
+            agent.update_minibatch = module.compiled(agent.update_minibatch)
+        batch = make_batch(agent)
+        torch.manual_seed(3)
+        for _ in range(3):
+            agent.update(batch)
+        states.append(agent.state_dict())
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], atol=1e-4), name
+
+
+# ---- Acting ----
+def test_act_draws_from_the_softmax():
+    agent = make_agent(ppo_discrete)
+    with torch.no_grad():
+        agent.network.actor.linears[-1].bias.copy_(T([0.0, 1.0, 2.0]))
+        agent.network.actor.linears[-1].weight.zero_()
+    drawn = agent.act(np.zeros((20_000, 4), np.float32), explore=True)
+    expected = T([0.0, 1.0, 2.0]).softmax(0).numpy()
+    assert np.bincount(drawn, minlength=3) / 20_000 == pytest.approx(expected, abs=0.012)
+    assert (agent.act(np.zeros((5, 4), np.float32), explore=False) == 2).all()
+
+
+@pytest.mark.parametrize("std", ["parameter", "head"])
+def test_act_draws_from_the_gaussian(std):
+    agent = make_agent(ppo_continuous, std=std)
+    with torch.no_grad():
+        agent.network.actor.linears[-1].weight.zero_()
+        agent.network.actor.linears[-1].bias[:3] = T([-1.0, 0.0, 1.0])
+        if std == "parameter":
+            agent.network.log_std.copy_(T([-1.0, 0.0, 1.0]))
+        else:
+            agent.network.actor.linears[-1].bias[3:] = T([-1.0, 0.0, 1.0])
+    obs = np.zeros((20_000, 4), np.float32)
+    drawn, (mean, log_std) = agent.act(obs, explore=True), agent.network.policy(torch.zeros(1, 4))
+    assert drawn.mean(0) == pytest.approx(mean.detach().numpy().reshape(3), abs=0.06)
+    assert drawn.std(0) == pytest.approx(log_std.detach().exp().numpy().reshape(3), rel=0.03)
+    assert np.allclose(agent.act(obs[:2], explore=False), mean.detach().numpy(), atol=1e-6)
+
+
+def test_act_sees_what_the_update_sees(module):
+    """NumPy's forward pass of the actor, scaling included, is PyTorch's; a copy acts with its own parameters."""
+    agent = make_agent(module)
+    obs = np.random.default_rng(0).normal(3, 5, size=(50, 4))
+    if module is ppo_continuous:
+        agent.normalizer.update(torch.randn(100, 4) * 2 + 1)
+        expected = agent.network.policy(agent.normalizer(torch.as_tensor(obs, dtype=torch.float32)))[0]
+    else:
+        expected = agent.network.policy(torch.as_tensor(obs, dtype=torch.float32)).argmax(-1)
+    assert np.allclose(agent.act(obs, explore=False), expected.detach().numpy(), atol=1e-5)
+    other = copy.deepcopy(agent)
+    with torch.no_grad():
+        other.network.actor.linears[-1].bias[0] += 100
+    assert not np.allclose(other.act(obs, explore=False), agent.act(obs, explore=False))
+    agent.load_state_dict(other.state_dict())
+    assert np.allclose(other.act(obs, explore=False), agent.act(obs, explore=False))
+
+
+# ---- Scaling ----
+def test_normalizer_merges_batches_as_if_they_were_one():
+    x = torch.randn(1000, 3) * T([1.0, 10.0, 0.1]) + T([0.0, 5.0, -3.0])
+    normalizer = ppo_continuous.Normalizer((3,))
+    assert torch.equal(normalizer(x[:5]), x[:5].clamp(-10, 10))
+    for part in x.split([1, 499, 20, 480]):
+        normalizer.update(part)
+    assert torch.allclose(normalizer.mean, x.mean(0), atol=1e-4)
+    assert torch.allclose(normalizer.std, x.std(0, correction=0), rtol=1e-4)
+    assert torch.allclose(normalizer(x).std(0, correction=0), torch.ones(3), atol=0.02)
+    assert normalizer(x * 1e6).abs().max() == 10
+
+
+def test_rewards_are_scaled_by_the_deviation_of_returns_that_restart_with_the_episode():
+    """By brute force over two calls: the return of each environment, from the start of its episode."""
+    scaler = ppo_continuous.RewardScaler(2, 0.9)
+    generator = torch.Generator().manual_seed(0)
+    reward = torch.randn(2, 10, 2, generator=generator)
+    done = (torch.rand(2, 10, 2, generator=generator) < 0.3).float()
+    returns = []
+    for n in range(2):
+        total = 0.0
+        for r, d in zip(reward[:, :, n].flatten().tolist(), done[:, :, n].flatten().tolist(), strict=True):
+            total = 0.9 * total + r
+            returns.append(total)
+            total = 0.0 if d else total
+    scaler(reward[0], done[0])
+    scaled = scaler(reward[1], done[1])
+    assert torch.allclose(scaled, reward[1] / np.std(returns), rtol=1e-4)
+
+
+def test_normaliser_is_frozen_while_acting_and_saved_with_the_agent():
+    agent = make_agent(ppo_continuous)
+    agent.act(np.ones((2, 4)), explore=False), agent.act(np.ones((2, 4)), explore=True)
+    assert agent.normalizer.count == 0
+    agent.update(make_batch(agent))
+    assert agent.normalizer.count == 32 and agent.normalizer.mean.abs().sum() > 0
+    other = make_agent(ppo_continuous)
+    other.load_state_dict(agent.state_dict())
+    assert torch.equal(other.normalizer.std, agent.normalizer.std)
+
+
+def test_log_std_stays_within_its_bounds():
+    agent = make_agent(ppo_continuous, ent_coef=1e6, learning_rate=10.0)
+    agent.update(make_batch(agent))
+    assert agent.network.log_std.max() == 2 and agent.network.log_std.min() >= -5
+    agent = make_agent(ppo_continuous, std="head")
+    with torch.no_grad():
+        agent.network.actor.linears[-1].bias[3:] = T([-1e3, 0.0, 1e3])
+    _, log_std = agent.network.policy(torch.zeros(1, 4))
+    assert log_std[0].tolist() == pytest.approx([-5, -0.087, 2], abs=1e-2)
+
+
+# ---- Loop ----
+class Counter(gym.Env):
+    """obs = [episode, step in the episode]; episodes of 3, 7, 5 steps end by termination, time limit, both at once."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
+    lengths = (3, 7, 5)
+
+    def __init__(self, continuous, render_mode=None):
+        self.episode = -1
+        self.action_space = gym.spaces.Box(-1, 3, (1,), np.float32) if continuous else gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode, self.time, self.ended = self.episode + 1, 0, False
+        return np.array([self.episode, 0.0], np.float32), {}
+
+    def step(self, action):
+        assert not self.ended, "stepped after the end of an episode"
+        assert self.action_space.contains(action), action
+        self.time += 1
+        kind, self.ended = self.episode % 3, self.time == self.lengths[self.episode % 3]
+        obs = np.array([self.episode, self.time], np.float32)
+        return obs, 1.0, self.ended and kind != 1, self.ended and kind != 0, {}
+
+
+ENV = {"ppo_discrete": "PPOCounter-v0", "ppo_continuous": "PPOBoxCounter-v0"}
+gym.register(ENV["ppo_discrete"], Counter, kwargs={"continuous": False})
+gym.register(ENV["ppo_continuous"], Counter, kwargs={"continuous": True})
+
+
+@pytest.mark.parametrize("num_envs", [1, 4, 8])
+def test_loop_stores_what_happened(module, num_envs, tmp_path, monkeypatch):
+    """Steps are counted over all environments, in whole rollouts; each stored step is the one that was made."""
+    batches, logged = [], []
+    update = module.Agent.update
+    monkeypatch.setattr(
+        module.Agent, "update", lambda agent, batch: batches.append(copy.deepcopy(batch)) or update(agent, batch)
+    )
+    monkeypatch.setattr(module.Logger, "scalars", lambda _, values, step: logged.append((step, values)))
+    arguments = {"num_envs": num_envs, "num_steps": 12, "num_minibatches": 2, "update_epochs": 1}
+    module.train(
+        module.Args(
+            env_id=ENV[module.__name__], total_timesteps=12 * num_envs * 4, cuda=False, eval_interval=0,
+            checkpoint_interval=0, out_dir=str(tmp_path), **arguments,
+        )
+    )  # fmt: skip
+    assert len(batches) == 4 and batches[0].reward.shape == (12, num_envs)
+    obs, next_obs, terminated, done = (
+        torch.cat([getattr(batch, name) for batch in batches]) for name in ("obs", "next_obs", "terminated", "done")
+    )
+    lengths = []
+    for n in range(num_envs):
+        episode = time = 0
+        for t in range(48):
+            assert obs[t, n].tolist() == [episode, time]
+            time += 1
+            assert next_obs[t, n].tolist() == [episode, time]
+            kind, ended = episode % 3, time == Counter.lengths[episode % 3]
+            assert (done[t, n], terminated[t, n]) == (ended, ended and kind != 1)
+            if ended:
+                lengths.append(((t + 1) * num_envs, time))
+                episode, time = episode + 1, 0
+    logged = [(step, values["charts/episodic_length"]) for step, values in logged if "charts/episodic_length" in values]
+    assert sorted(logged) == sorted(lengths)
+
+
+def test_steps_are_rounded_up_to_whole_rollouts_and_it_says_so(module, tmp_path, capsys):
+    arguments = {"num_envs": 4, "num_steps": 8, "num_minibatches": 2, "update_epochs": 1, "log_interval": 1}
+    args = module.Args(
+        env_id=ENV[module.__name__], total_timesteps=70, cuda=False, eval_interval=0, out_dir=str(tmp_path), **arguments
+    )
+    module.train(args)
+    assert "rounded up to 96, whole rollouts of 32" in capsys.readouterr().out
+    state = torch.load(next(tmp_path.iterdir()) / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 96
+
+
+def test_training_is_the_same_with_and_without_evaluation(module, tmp_path):
+    agents = []
+    for eval_interval in (0, 16):
+        arguments = {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "update_epochs": 1, "eval_episodes": 2}
+        args = module.Args(
+            env_id=ENV[module.__name__], total_timesteps=64, cuda=False, eval_interval=eval_interval,
+            out_dir=str(tmp_path / str(eval_interval)), **arguments,
+        )  # fmt: skip
+        agents.append(module.train(args).state_dict())
+    assert all(torch.equal(value, agents[1][name]) for name, value in agents[0].items())
