@@ -29,16 +29,16 @@ Algorithm  in each iteration (the paper's Algorithm 1):
            descend policy_loss + vf_coef value_loss - c mean H                           total_loss
            c from a start to an end, or descend log c (mean H - H̄)                       linear_schedule, ent_coef_loss
 
-The sign   What is descended contains -c H, so each step raises the entropy a little: a bonus for acting at random.
-           The paper writes an objective to be climbed, with +c S. Libraries that log an "entropy loss" log -H, already
-           negated, and add c times that: the same. Added to what is descended, +c H drives the policy to be certain
+The sign   What is descended contains -c H, so that each step raises the entropy a little: a bonus for acting at random.
+           The paper writes an objective to be climbed, with +c S: the same. Libraries that log an "entropy loss", -H,
+           and add c times that, do the same too. But c H added to what is descended drives the policy to be certain
            before it knows of what; that is note 002's formula. A learning curve hardly tells, since easy tasks are
            solved all the same; a step in which all advantages are 0 does: it must raise the entropy.
 
 Differs    a time limit is no end: V of the true last observation goes into δ
 from the   advantages normalised in each minibatch, step size annealed, gradients clipped, orthogonal initialisation: as
-paper      in its authors' code; no clipping of the value loss, which does not help
-           observations and rewards scaled by running statistics; tanh networks of 64-64 in the place of 300-100 units
+paper      in its authors' code, but the value loss is not clipped
+           observations and rewards scaled by running statistics, as in its authors' code
            actions are clipped to their range by the environment, so that log π is that of the Gaussian
            log σ is bounded to [-5, 2]: the parameter after each step, a head by a smooth function
            c annealed or learned towards an entropy, as the notes describe
@@ -101,7 +101,7 @@ class Args:
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
     out_dir: str = "runs"  # folder that gets a new folder for the run
     # the algorithm
-    num_envs: int = 1  # N, environments that are stepped together (paper, Section 6.1)
+    num_envs: int = 1  # N, environments that are stepped together (authors' code)
     num_steps: int = 2048  # T, steps of each environment in a rollout (paper, Table 3)
     num_minibatches: int = 32  # parts of a rollout, one for each step of Adam (paper, Table 3: of 64)
     update_epochs: int = 10  # passes over a rollout (paper, Table 3)

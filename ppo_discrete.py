@@ -29,15 +29,15 @@ Algorithm  in each iteration (the paper's Algorithm 1):
            descend policy_loss + vf_coef value_loss - c mean H                           total_loss
            c from a start to an end, or descend log c (mean H - H̄)                       linear_schedule, ent_coef_loss
 
-The sign   What is descended contains -c H, so each step raises the entropy a little: a bonus for acting at random.
-           The paper writes an objective to be climbed, with +c S. Libraries that log an "entropy loss" log -H, already
-           negated, and add c times that: the same. Added to what is descended, +c H drives the policy to be certain
-           before it knows of what; that is note 002's formula. A learning curve hardly tells, since CartPole is solved
-           all the same; a step in which all advantages are 0 does: it must raise the entropy.
+The sign   What is descended contains -c H, so that each step raises the entropy a little: a bonus for acting at random.
+           The paper writes an objective to be climbed, with +c S: the same. Libraries that log an "entropy loss", -H,
+           and add c times that, do the same too. But c H added to what is descended drives the policy to be certain
+           before it knows of what; that is note 002's formula. A learning curve hardly tells, since easy tasks are
+           solved all the same; a step in which all advantages are 0 does: it must raise the entropy.
 
 Differs    a time limit is no end: V of the true last observation goes into δ
 from the   advantages normalised in each minibatch, step size annealed, gradients clipped, orthogonal initialisation: as
-paper      in its authors' code; no clipping of the value loss, which does not help
+paper      in its authors' code, but the value loss is not clipped
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned.

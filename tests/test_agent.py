@@ -247,7 +247,7 @@ def twin(agent):
 def test_td3_with_equal_twins_and_no_noise_is_ddpg(monkeypatch):
     losses = {module: spy(monkeypatch, "critic_loss", module=module) for module in (ddpg, td3)}
     one = make_agent(ddpg)
-    other = make_agent(td3, seed=5, target_noise=0.0, policy_delay=1)
+    other = make_agent(td3, seed=5, target_noise=0.0, policy_delay=1, actor_lr=3e-4, critic_lr=3e-4)
     for name in ("actor", "actor_target"):
         getattr(other, name).load_state_dict(getattr(one, name).state_dict())
     for name in ("", "_target"):
@@ -266,7 +266,7 @@ def test_sac_without_temperature_and_deviation_is_td3_without_noise_and_delay(mo
     """Temperature 1e-9 and no noise; the next action is the actor's, of which TD3's target actor is still a copy."""
     targets = {module: spy(monkeypatch, "critic_loss", module=module) for module in (td3, sac)}
     one = make_agent(td3, target_noise=0.0, policy_delay=1, actor_objective="min")
-    other = make_agent(sac, autotune=False, alpha=1e-9, critic_lr=3e-4, actor_lr=3e-4)
+    other = make_agent(sac, autotune=False, alpha=1e-9)
     other.critics.load_state_dict(one.critics.state_dict())
     other.critics_target.load_state_dict(one.critics_target.state_dict())
     for ours, theirs in zip(one.actor.net, other.actor.net, strict=True):
