@@ -447,8 +447,18 @@ class UsageError(Exception):
     """What the user can put right: the script ends with its one line and status 2."""
 
 
+class WholeGame(gym.Wrapper):
+    """Goes on after a lost life, with what a reset does there, a press of FIRE say, until the game is over."""
+
+    def step(self, action: int) -> tuple:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated and "episode" not in info:
+            (obs, _), terminated = self.env.reset(), False
+        return obs, reward, terminated, truncated, info
+
+
 def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.Env:
-    """The environment with info["episode"] at an episode's end; Atari's with the paper's preprocessing.
+    """The environment with info["episode"] at an episode's end; Atari's with the preprocessing of Mnih et al., 2015.
 
     training: Atari's episodes end at each lost life and its rewards are clipped to their sign; info["episode"] has the
     raw score of a whole game either way, in the step in which it is over.
@@ -470,9 +480,9 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
             if env.spec.kwargs.get("frameskip") == 1:
                 env = atari_wrappers.MaxAndSkipEnv(env, skip=4)
             env = gym.wrappers.RecordEpisodeStatistics(env)
-            env = atari_wrappers.EpisodicLifeEnv(env) if training else env
+            env = atari_wrappers.EpisodicLifeEnv(env)
             env = atari_wrappers.FireResetEnv(env) if "FIRE" in env.unwrapped.get_action_meanings() else env
-            env = atari_wrappers.ClipRewardEnv(env) if training else env
+            env = atari_wrappers.ClipRewardEnv(env) if training else WholeGame(env)
             env = gym.wrappers.ReshapeObservation(atari_wrappers.WarpFrame(env), (84, 84))
             env = gym.wrappers.FrameStackObservation(env, 4)
     except Exception as error:  # an environment's own code may raise anything

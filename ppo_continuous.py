@@ -17,7 +17,8 @@ Symbols    T, N          num_steps, num_envs: a rollout is T steps of N environm
            e             done [T, N]: 1 at the end of an episode of either kind
            π, V          actor, critic; log_prob = log π(a|s) and value [B]
            μ, log σ      mean, log_std [B, action_dim] of the Gaussian π
-           H, c          entropy of π(·|s) in nats [B], summed over the action's dimensions, and ent_coef []
+           H, c, H̄       entropy of π(·|s) in nats [B], summed over the action's dimensions, and ent_coef,
+                         target_entropy []
 
 Algorithm  in each iteration (the paper's Algorithm 1):
            act a ~ π(s) for T steps of N environments                                    Rollout
@@ -27,27 +28,28 @@ Algorithm  in each iteration (the paper's Algorithm 1):
            ρ = π(a|s) / π_old(a|s);  -mean min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)             policy_loss
            mean ½ (V(s) - A - V_old(s))²                                                 value_loss
            descend policy_loss + vf_coef value_loss - c mean H                           total_loss
-           c from a start to an end, or descend log c (mean H - H̄)                       linear_schedule, ent_coef_loss
+           c or log c along a line, or descend log c (mean H - H̄)                        linear_schedule, ent_coef_loss
 
-The sign   What is descended contains -c H, so that each step raises the entropy a little: a bonus for acting at random.
+The sign   What is descended contains -c H, whose gradient pushes the entropy up: a bonus for acting at random.
            The paper writes an objective to be climbed, with +c S: the same. Libraries that log an "entropy loss", -H,
-           and add c times that, do the same too. But c H added to what is descended drives the policy to be certain
-           before it knows of what; that is note 002's formula. A learning curve hardly tells, since easy tasks are
-           solved all the same; a step in which all advantages are 0 does: it must raise the entropy.
+           and add c times that, do the same too. But c H added to what is descended makes the policy certain of an
+           action before it knows which is good: note 002's formula. A learning curve hardly shows it, since easy tasks
+           are solved all the same; a step in which all advantages are 0 does: with c > 0 it must raise the entropy.
 
 Differs    a time limit is no end: V of the true last observation goes into δ
-from the   advantages normalised in each minibatch, step size annealed, gradients clipped, orthogonal initialisation: as
-paper      in its authors' code, but the value loss is not clipped
-           observations and rewards scaled by running statistics, as in its authors' code
+from the   advantages normalised in each minibatch, gradients cut to a norm, orthogonal weights at first, half of the
+paper      value loss, step size annealed: as in its authors' code, whose clipping of the value loss is left out
+           rewards and observations scaled by running statistics, those of observations as they were before the rollout
            actions are clipped to their range by the environment, so that log π is that of the Gaussian
-           log σ is bounded to [-5, 2]: the parameter after each step, a head by a smooth function
+           log σ is bounded to [-5, 2], since the bonus only ever pushes it up: the parameter after each step, a head by
+           a smooth function
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned; σ as parameter or as a head.
-           Put right: the sign of the entropy in the loss; the entropy's mean over the action's dimensions, for their
+           Put right: the sign of the entropy in the loss; the entropy as a mean over the action's dimensions, here a
            sum; the direction of the learned c; σ itself as a parameter, which a step can make negative: log σ. That
            the entropy's gradient reaches σ alone holds for the parameter; a head passes it on to the layers below.
-           The bonus is no part of the return: rewards, advantages and values do not depend on c.
+           The bonus is no part of the return: advantages and targets of a rollout do not contain c.
 """
 
 import contextlib
@@ -110,9 +112,9 @@ class Args:
     gamma: float = 0.99  # γ, discount (paper, Table 3)
     gae_lambda: float = 0.95  # λ of generalised advantage estimation (paper, Table 3)
     clip_coef: float = 0.2  # ε, bound of the ratio's distance to 1 (paper, Section 6.1)
-    vf_coef: float = 0.5  # weight of the value loss (CleanRL)
+    vf_coef: float = 0.5  # weight of the value loss (authors' code)
     max_grad_norm: float = 0.5  # norm to which longer gradients are cut (authors' code)
-    target_kl: float | None = None  # end the passes after one with a larger KL(π_old || π); None: never (Spinning Up)
+    target_kl: float | None = None  # end the passes after one with a larger KL(π_old || π); None: never (CleanRL)
     norm_adv: bool = True  # normalise the advantages in each minibatch (authors' code)
     ent_coef: float = 0.0  # c, weight of the entropy, or its first value (paper, Section 6.1)
     ent_coef_schedule: Literal["constant", "linear", "exponential"] = "constant"  # how c moves to ent_coef_end
@@ -123,7 +125,7 @@ class Args:
     target_entropy: float | None = None  # H̄ in nats, or its first value; None: -action_dim (note 001)
     target_entropy_end: float | None = None  # last value of an H̄ that moves linearly (note 001)
     target_entropy_duration: int = 0  # environment steps until a moving H̄ arrives
-    std: Literal["parameter", "head"] = "parameter"  # log σ: one for all states (paper), or of the network (note 000)
+    std: Literal["parameter", "head"] = "parameter"  # log σ: one for all states (authors' code) or a head (note 000)
     norm_obs: bool = True  # scale observations by their running mean and deviation (authors' code)
     norm_reward: bool = True  # scale rewards by the running deviation of the discounted return (authors' code)
 
@@ -132,14 +134,14 @@ class Args:
 def linear_schedule(start: float, end: float, duration: int, step: int) -> float:
     """From start to end along a line, and end from then on: of the step size, of c and of H̄.
 
-    start, end: values at step 0 and at step duration; step: environment steps so far.
+    start, end: values at step 0 and at step duration; step: environment steps before the rollout.
     Source: arXiv:1707.06347, Table 5 (α).
     """
     return start + (end - start) * min(step / max(duration, 1), 1)
 
 
 def gaussian(mean: Tensor, log_std: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """log π(a|s) = Σⱼ log N(aⱼ; μⱼ, σⱼ) [B], and H = Σⱼ log σⱼ + ½ log 2πe [B] in nats, of a Gaussian policy.
+    """log π(a|s) = Σⱼ log N(aⱼ; μⱼ, σⱼ) [B], and H = Σⱼ (log σⱼ + ½ log 2πe) [B] in nats, of a Gaussian policy.
 
     mean, action: μ, a [B, action_dim]; log_std: log σ [B, action_dim], or [action_dim], and then H is [].
     Source: arXiv:1707.06347, Sections 5 (S) and 6.1.
@@ -155,7 +157,7 @@ def gae(
     nothing of the next episode after an end of either kind.
 
     reward, value, next_value, terminated, done: r, V(s), V(s'), d, e [T, N], s' the true successor; gamma: γ;
-    gae_lambda: λ. Source: arXiv:1506.02438, Section 3; arXiv:1707.06347, Section 5; and the masks.
+    gae_lambda: λ. Source: arXiv:1506.02438, Section 3; arXiv:1707.06347, Section 5; the masks are ours.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value
     kept = gamma * gae_lambda * (1 - done)
@@ -177,7 +179,10 @@ def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """mean ½ (V(s) - target)² []. value, target: V(s), A + V_old(s) [B]. Source: arXiv:1707.06347, Section 5."""
+    """mean ½ (V(s) - target)² []. value, target: V(s), A + V_old(s) [B].
+
+    Source: arXiv:1707.06347, Section 5; the ½ is of its authors' code.
+    """
     return 0.5 * F.mse_loss(value, target)
 
 
@@ -194,7 +199,7 @@ def ent_coef_loss(log_ent_coef: Tensor, entropy: Tensor, target_entropy: Tensor)
     """log c (H - H̄) []: descending it raises c while the entropy is below its target, and lowers c while above.
 
     log_ent_coef: log c []; entropy: mean H [], a constant here; target_entropy: H̄ [].
-    Source: arXiv:1812.05905, Section 5, with the entropy for -log π.
+    Source: arXiv:1812.05905, Section 5, with log c for its α, and the entropy for -log π.
     """
     return log_ent_coef * (entropy.detach() - target_entropy)
 
@@ -296,10 +301,10 @@ Batch = namedtuple("Batch", "obs action reward next_obs terminated done")
 
 
 class Rollout:
-    """T steps of N environments in NumPy's arrays; what the algorithm needs besides is computed afterwards, at once."""
+    """T steps of N environments in NumPy's arrays; values and log-probabilities are computed afterwards, at once."""
 
     def __init__(self, obs_space: gym.spaces.Box, action_space: gym.spaces.Space, num_steps: int, num_envs: int):
-        dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32
+        dtype = np.uint8 if len(obs_space.shape) == 3 else np.float32
         obs = np.zeros((num_steps, num_envs, *obs_space.shape), dtype)
         action = np.zeros((num_steps, num_envs, *action_space.shape), action_space.dtype)
         reward, terminated, done = np.zeros((3, num_steps, num_envs), np.float32)
@@ -414,7 +419,7 @@ class Agent(nn.Module):
         return *gaussian(mean, log_std, action), value
 
     def anneal(self, step: int) -> None:
-        """Sets step size, c and H̄ for the update that follows environment step `step`."""
+        """Sets step size, c and H̄ for the update from the rollout that began at environment step `step`."""
         args = self.args
         if args.anneal_lr:
             self.optimizer.lr.fill_(linear_schedule(args.learning_rate, 0, args.total_timesteps, step))
@@ -478,7 +483,7 @@ class Agent(nn.Module):
             metrics["target_entropy"] = self.target_entropy
         log_ratio = (log_prob - old_log_prob).detach()
         ratio = log_ratio.exp()
-        metrics["approx_kl"] = (ratio - 1 - log_ratio).mean()  # of KL(π_old || π), never negative
+        metrics["approx_kl"] = (ratio - 1 - log_ratio).mean()  # estimates KL(π_old || π)
         metrics["clip_fraction"] = ((ratio - 1).abs() > self.args.clip_coef).float().mean()
         metrics["ent_coef"] = ent_coef
         return {name: value.detach() for name, value in metrics.items()}
@@ -812,7 +817,7 @@ def train(args: Args) -> Agent:
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     envs = make_envs(args)
-    envs.single_action_space.seed(args.seed)
+    envs.single_action_space.seed(args.seed + args.num_envs)  # not the seed of an environment
     agent = Agent(envs.single_observation_space, envs.single_action_space, args)
     rollout = Rollout(envs.single_observation_space, envs.single_action_space, args.num_steps, args.num_envs)
     run_dir = run_dir or make_run_dir(args)

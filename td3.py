@@ -27,8 +27,8 @@ Algorithm  in each environment step (the paper's Algorithm 1):
            μ̄ ← τ μ + (1 - τ) μ̄, and so the Q̄ᵢ                                            polyak_update
 
 Differs    the mask (1 - d), which the paper's Algorithm 1 leaves to its Appendix D
-from the   networks and batch size of the authors' later code instead of the paper's; step sizes of the paper, with which
-paper      HalfCheetah-v5 and Hopper-v5 went better than with the later 3e-4
+from the   networks and batch size of the authors' later code instead of the paper's; step sizes of the paper, which did
+paper      better on HalfCheetah-v5 and Hopper-v5 than the later 3e-4
            the first learning_starts actions are uniformly random in every environment
            --actor-objective min lets the actor climb min(Q₁, Q₂), as the notes suggest
 

@@ -154,7 +154,8 @@ MUTANTS = {
             'an episode starts with one frame': ('            for frame in obs:\n                self.add_frame(frame)\n', '            self.add_frame(obs[-1])\n'),
             'stacks whose first frame was overwritten': ('- self.stack + 1 < self.num_frames', '< self.num_frames'),
             'next_obs is obs': ('frames[:, 1:], terminated', 'frames[:, :-1], terminated'),
-            'evaluation stops at a lost life': ('EpisodicLifeEnv(env) if training else env', 'EpisodicLifeEnv(env)'),
+            'evaluation stops at a lost life': ('if training else WholeGame(env)', 'if training else env'),
+            'evaluation waits for a press of FIRE': ('            (obs, _), terminated = self.env.reset(), False\n', '            terminated = False\n'),
         },
     },
     "ddqn": {
