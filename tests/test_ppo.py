@@ -313,6 +313,18 @@ def test_value_of_the_true_successor_counts_at_a_time_limit(module):
     assert sorted(targets[0][4].tolist()) == pytest.approx([0.0, 9.9, 9.9])
 
 
+def test_without_a_future_the_target_is_the_reward(module):
+    """With gamma = 0: A = r - V(s), so that A + V(s) is r, whatever V is."""
+    agent = make_agent(module, gamma=0.0, update_epochs=1, **({} if module is ppo_discrete else {"norm_reward": False}))
+    batch = make_batch(agent)
+    data, step = [], agent.update_minibatch
+    agent.update_minibatch = lambda *part: data.append(part) or step(*part)
+    agent.update(batch)
+    target, advantage = (torch.cat([part[i] for part in data]) for i in (4, 3))
+    assert torch.allclose(target.sort().values, batch.reward.flatten().sort().values, atol=1e-5)
+    assert not torch.allclose(target, advantage, atol=1e-3)
+
+
 def test_gradients_are_cut_to_the_norm(module):
     """Adam hides the length of one gradient, so two are compared: what Adam sees is grad / scale."""
     agent = make_agent(module)
