@@ -9,7 +9,9 @@ Paper      T. Lillicrap et al., "Continuous control with deep reinforcement lear
 Run        python ddpg.py --env-id HalfCheetah-v5
            python ddpg.py --resume RUN_DIR
            python ddpg.py --evaluate RUN_DIR --capture-video
-Results    not measured yet
+Results    mean ± deviation over seeds of the last deterministic evaluation; curves in benchmark/results
+           HalfCheetah-v5  4084 ± 174                              100,000 steps, 3 seeds
+           Pendulum-v1     -131.7 ± 1.8                             20,000 steps, 5 seeds
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit
@@ -25,8 +27,10 @@ Algorithm  in each environment step (the paper's Algorithm 1):
            Q̄ ← τ Q + (1 - τ) Q̄, and so μ̄                                                 polyak_update
 
 Differs    the mask (1 - d), without which Q bootstraps past the end of the task
-from the   networks, batch size, step sizes, tau and Gaussian noise of TD3's authors' code; no weight decay
-paper      the action is clipped before it is executed and stored, so that the buffer holds what was executed
+from the   networks, batch size, step sizes, tau and Gaussian noise of TD3's authors' code; no weight decay. With the
+paper      paper's τ = 0.001, 1e-4 and 1e-3 three seeds had 3072 ± 421 in the place of HalfCheetah-v5's 4084 ± 174,
+           presumably because 100,000 steps are few for targets and an actor that move so slowly
+           the action is clipped before it is executed and stored, so that the buffer holds what was executed
            the first learning_starts actions are uniformly random
 
 The notes  kept: the target copies and their soft update; noise as a process.
