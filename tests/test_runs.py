@@ -469,7 +469,7 @@ def test_refused_by_the_process(jobs, name, word):
         ("--env-id nosuchmodule:Thing-v0", "nosuchmodule"),
         ("--seed x", "--seed"),
         ("--seed 1.5", "--seed"),
-        ("--seed 1.5e0", "--seed"),
+        (f"--seed 1.5e0 --env-id Pendulum-v1 {SHORT}", "--seed"),
         ("--seed -1", "--seed"),
         ("--seed 100000000000000000000", "--seed"),  # more than 64 bits
         ("--seed", "--seed"),
