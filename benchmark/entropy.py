@@ -84,9 +84,9 @@ def draw() -> None:
                     step, runs[:, :, column].min(0), runs[:, :, column].max(0), color=f"C{color}", alpha=0.12
                 )
             print(f"{script}, {kind}: entropy at the end {', '.join(f'{value:.3f}' for value in runs[:, -1, 1])}")
-        above.set(title=f"{script}.py, {env_id}, {len(SEEDS)} seeds: mean, range", ylabel="entropy, nats")
+        above.set(title=f"{script}.py, {env_id}", ylabel="entropy, nats")
         below.set(xlabel="environment steps", ylabel="ent_coef", yscale="log")
-    axes[0, 0].legend()
+    axes[0, 0].legend(title=f"{len(SEEDS)} seeds: mean, range")
     path = FOLDER / "figures" / "entropy.png"
     figure.savefig(path, dpi=120)
     print(path)
