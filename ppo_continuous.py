@@ -16,6 +16,9 @@ Symbols    T, N          num_steps, num_envs: a rollout is T steps of N environm
            d             terminated [T, N]: 1 at a true end of the task, 0 everywhere else, also at a time limit
            e             done [T, N]: 1 at the end of an episode of either kind
            π, V          actor, critic; log_prob = log π(a|s) and value [B]
+           A, δ          advantage [T, N], and the part of it from one step
+           ρ, ε          ratio of π to π_old, which acted, [B], and clip_coef, the distance from 1 at which it stops paying
+           γ, λ          gamma, gae_lambda
            μ, log σ      mean, log_std [B, action_dim] of the Gaussian π
            H, c, H̄       entropy of π(·|s) in nats [B], summed over the action's dimensions, and ent_coef,
                          target_entropy []
@@ -224,7 +227,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.weights
-        for weight, bias in hidden:  # calls of modules would take longer than their arithmetic
+        for weight, bias in hidden:  # without calls of modules, which cost time in networks so small
             x = F.linear(x, weight, bias).tanh_()
         return F.linear(x, *last)
 
@@ -323,8 +326,10 @@ class Rollout:
 # PyTorch's fused kernel as an operator of its own, which torch.compile takes into its graph as it is: fused into other
 # loops, Adam is several times slower on a CPU.
 adam = torch.library.Library(f"adam_{__name__.strip('_')}", "FRAGMENT")
-changed = "Tensor(a!)[] p, Tensor(b!)[] grads, Tensor(c!)[] means, Tensor(d!)[] squares"
-adam.define(f"step({changed}, Tensor t, Tensor lr, Tensor scale) -> ()")
+adam.define(
+    "step(Tensor(a!)[] p, Tensor(b!)[] grads, Tensor(c!)[] means, Tensor(d!)[] squares, "
+    "Tensor t, Tensor lr, Tensor scale) -> ()"
+)
 adam.impl("step", lambda *tensors: fused_adam(*tensors), "CompositeExplicitAutograd")
 adam.impl("step", lambda *_: None, "Meta")
 adam_step = getattr(torch.ops, adam.ns).step.default
@@ -405,7 +410,7 @@ class Agent(nn.Module):
         return mean + std * self.action_space.np_random.standard_normal(mean.shape, np.float32)
 
     def numpy_actor(self, x: np.ndarray) -> np.ndarray:
-        """The small actor on the CPU: PyTorch's calls take several times longer than the arithmetic, NumPy's do not."""
+        """The small actor on the CPU, where PyTorch's calls take longer than the arithmetic."""
         weights = self.network.actor.weights
         self.views = self.views or [(w.detach().numpy().T, b.detach().numpy()) for w, b in weights]
         *hidden, (weight, bias) = self.views
@@ -442,8 +447,7 @@ class Agent(nn.Module):
 
         with torch.no_grad():
             old_log_prob, _, value = self.judge(obs, action)
-            _, _, next_value = self.judge(next_obs, action)
-            value, next_value = value.view_as(reward), next_value.view_as(reward)
+            value, next_value = value.view_as(reward), self.network(next_obs)[-1].view_as(reward)
             advantage = gae(reward, value, next_value, terminated, done, self.args.gamma, self.args.gae_lambda)
         data = [obs, action, old_log_prob, advantage.flatten(), (advantage + value).flatten()]
         minibatch_size = len(obs) // self.args.num_minibatches
@@ -454,8 +458,8 @@ class Agent(nn.Module):
                 metrics = self.update_minibatch(*minibatch)
                 rows.append(torch.stack([*metrics.values()]))
             if self.args.target_kl is not None:
-                kl = torch.stack(rows[-self.args.num_minibatches :]).mean(0)[[*metrics].index("approx_kl")]
-                if kl > self.args.target_kl:
+                of_pass = torch.stack(rows[-self.args.num_minibatches :]).mean(0)
+                if dict(zip(metrics, of_pass, strict=True))["approx_kl"] > self.args.target_kl:
                     break
         if self.args.norm_obs:
             self.normalizer.update(seen_obs)

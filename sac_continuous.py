@@ -19,6 +19,7 @@ Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], re
            ε, u          noise ~ N(0, I) and u = μ + σ ε [B, action_dim]
            log π(a|s)    log_prob [B], summed over the action's dimensions
            Qᵢ, Q̄ᵢ        critics, critics_target; their values q1, q2 [B]
+           y, γ, τ       target of a step [B], gamma, tau
            α, H̄          alpha = exp(log_alpha), the temperature, and target_entropy []
 
 Algorithm  in each environment step (the paper's Algorithm 1):
@@ -257,7 +258,7 @@ class ReplayBuffer:
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
         """Stores over the oldest; next_obs is the true successor, also where an episode ends."""
-        place, is_cuda = self.num_added % len(self.rows), self.rows.is_cuda
+        place, is_cuda = self.num_added % len(self.rows), self.rows.is_cuda  # on the CPU written in place, by NumPy
         row = np.empty(self.rows.shape[1], np.float32) if is_cuda else self.rows.numpy()[place]
         for part, value in zip(self.parts, (obs, action, next_obs, reward, terminated), strict=True):
             row[part] = value

@@ -17,6 +17,7 @@ Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], re
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit
            μ, μ̄          actor, actor_target: the deterministic policy and its slow copy
            Qᵢ, Q̄ᵢ        critics, critics_target; their values q1, q2 [B]
+           y, γ, τ       target of a step [B], gamma, tau
            ε             noise [B, action_dim] ~ N(0, target_noise²), clipped to [-c, c], c = noise_clip
 
 Algorithm  in each environment step (the paper's Algorithm 1):
@@ -232,7 +233,7 @@ class ReplayBuffer:
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
         """Stores over the oldest; next_obs is the true successor, also where an episode ends."""
-        place, is_cuda = self.num_added % len(self.rows), self.rows.is_cuda
+        place, is_cuda = self.num_added % len(self.rows), self.rows.is_cuda  # on the CPU written in place, by NumPy
         row = np.empty(self.rows.shape[1], np.float32) if is_cuda else self.rows.numpy()[place]
         for part, value in zip(self.parts, (obs, action, next_obs, reward, terminated), strict=True):
             row[part] = value

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 OFF_POLICY = {"ours": ["--learning-starts", "500"], "peer": "learning_starts=500, gradient_steps=1, "}
 CONTINUOUS = {
     "env": "Hopper-v5",
-    "ours": [*OFF_POLICY["ours"]],
+    "ours": OFF_POLICY["ours"],
     "peer_env": 'gym.make("Hopper-v5")',
     "peer": OFF_POLICY["peer"]
     + 'policy="MlpPolicy", batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',

@@ -193,7 +193,7 @@ MUTANTS = {
             'exponential schedule is linear': ('self.ent_coef.fill_(math.exp(linear_schedule(*logs, args.ent_coef_duration, step)))', 'self.ent_coef.fill_(linear_schedule(args.ent_coef, args.ent_coef_end, args.ent_coef_duration, step))'),
             'gradients are not cut': ('.clamp(min=1)  # the kernel', '.clamp(max=1, min=1)  # the kernel'),
             'each pass takes the same minibatches': ('            order = torch.randperm(len(obs), device=self.device)\n', '            order = torch.arange(len(obs), device=self.device)\n'),
-            'a large KL goes on': ('                if kl > self.args.target_kl:', '                if False:'),
+            'a large KL goes on': ('["approx_kl"] > self.args.target_kl:', '["approx_kl"] > math.inf:'),
             'a single sample is normalised': (' and len(advantage) > 1:', ':'),
             'advantages are never normalised': ('if self.args.norm_adv and', 'if False and'),
             "a copy acts with its original's parameters": ('"views": []}', '"views": self.views}'),

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -39,10 +40,9 @@ def make_batch(agent, num_steps=16, num_envs=2, reward=None):
     reward = generator.normal(size=(num_steps, num_envs)) if reward is None else np.full((num_steps, num_envs), reward)
     terminated = (generator.random((num_steps, num_envs)) < 0.1).astype(np.float32)
     done = np.maximum(terminated, generator.random((num_steps, num_envs)) < 0.1)
-    module = {"ActorCritic": None} and __import__(type(agent).__module__)
     arrays = (torch.as_tensor(x, dtype=torch.float32) for x in (obs, reward, next_obs, terminated, done))
     obs, reward, next_obs, terminated, done = arrays
-    return module.Batch(obs, action, reward, next_obs, terminated, done)
+    return sys.modules[type(agent).__module__].Batch(obs, action, reward, next_obs, terminated, done)
 
 
 def entropy(agent, obs):
@@ -155,8 +155,8 @@ def test_a_step_without_advantages_raises_the_entropy(module, std):
         arguments |= {"std": std, "norm_reward": False}
     agent = make_agent(module, **arguments)
     with torch.no_grad():
-        for _, bias in [agent.network.critic.weights[-1]]:
-            agent.network.critic.linears[-1].weight.zero_(), bias.zero_()
+        for parameter in agent.network.critic.linears[-1].parameters():
+            parameter.zero_()
         agent.network.actor.linears[-1].weight.mul_(100)  # not uniform, so that it can rise
     batch = make_batch(agent, reward=0.0)
     obs = batch.obs.flatten(0, 1)
@@ -194,7 +194,7 @@ def test_entropy_reaches_the_trunk_through_a_head_and_not_from_a_parameter():
 
 
 # ---- The coefficient ----
-def test_advantages_and_targets_do_not_depend_on_the_coefficient(module, monkeypatch):
+def test_advantages_and_targets_do_not_depend_on_the_coefficient(module):
     seen = {}
     for ent_coef in (0.0, 0.5):
         agent = make_agent(module, ent_coef=ent_coef, update_epochs=1)
@@ -326,16 +326,14 @@ def test_without_a_future_the_target_is_the_reward(module):
 
 
 def test_gradients_are_cut_to_the_norm(module):
-    """Adam hides the length of one gradient, so two are compared: what Adam sees is grad / scale."""
-    agent = make_agent(module)
+    """What Adam sees is in its mean: a tenth of the gradient after the first step."""
     parameter = torch.nn.Parameter(T([3.0, 4.0]))
     optimizer = module.Adam([parameter], 0.1)
     optimizer.descend((parameter * T([3.0, 4.0])).sum(), 0.5)
-    assert optimizer.means[0].tolist() == pytest.approx([0.03, 0.04])  # a tenth of the gradient cut from 5 to 0.5
+    assert optimizer.means[0].tolist() == pytest.approx([0.03, 0.04])  # cut from 5 to 0.5
     optimizer = module.Adam([parameter], 0.1)
     optimizer.descend((parameter * T([0.3, 0.4])).sum(), 1.0)
     assert optimizer.means[0].tolist() == pytest.approx([0.03, 0.04])  # short ones stay
-    del agent
 
 
 def test_adam_is_torch_s(module):
