@@ -17,7 +17,7 @@ Symbols    T, N          num_steps, num_envs: a rollout is T steps of N environm
            e             done [T, N]: 1 at the end of an episode of either kind
            π, V          actor, critic; log_prob = log π(a|s) and value [B]
            A, δ          advantage [T, N], and the part of it from one step
-           ρ, ε          ratio of π to π_old, which acted, [B], and clip_coef, the distance from 1 at which it stops paying
+           ρ, ε          ratio of π to the acting π_old [B]; clip_coef, the distance from 1 where it stops to pay
            γ, λ          gamma, gae_lambda
            μ, log σ      mean, log_std [B, action_dim] of the Gaussian π
            H, c, H̄       entropy of π(·|s) in nats [B], summed over the action's dimensions, and ent_coef,
