@@ -26,7 +26,7 @@ Symbols    T, N          num_steps, num_envs: a rollout is T steps of N environm
 Algorithm  in each iteration (the paper's Algorithm 1):
            act a ~ π(s) for T steps of N environments                                    Rollout
            log π(a|s) and H of the Gaussian N(μ, σ²)                                     gaussian
-           Aₜ = δₜ + γ λ (1 - eₜ) Aₜ₊₁,  δ = r + γ (1 - d) V(s') - V(s)                  gae
+           Aₜ = δₜ + γ λ (1 - eₜ) Aₜ₊₁,  δ = r + γ (1 - d) V(s') - V(s)                  gae, discounted_sum
            in update_epochs passes, for each of num_minibatches:
            ρ = π(a|s) / π_old(a|s);  -mean min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)             policy_loss
            mean ½ (V(s) - A - V_old(s))²                                                 value_loss
@@ -153,6 +153,20 @@ def gaussian(mean: Tensor, log_std: Tensor, action: Tensor) -> tuple[Tensor, Ten
     return log_normal.sum(-1), (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
 
+def discounted_sum(x: Tensor, kept: Tensor) -> Tensor:
+    """yₜ = xₜ + keptₜ yₜ₊₁ [T, N], with no y after the last row. x, kept: [T, N].
+
+    In log₂ T rounds, each of which doubles the number of rows whose x is in every y: T steps would take longer.
+    Source: W. D. Hillis and G. L. Steele, "Data Parallel Algorithms", Communications of the ACM 29 (12), 1986.
+    """
+    num_rows = 1
+    while num_rows < len(x):
+        later_x, later_kept = F.pad(torch.stack([x, kept])[:, num_rows:], (0, 0, 0, num_rows))
+        x, kept = x + kept * later_x, kept * later_kept
+        num_rows *= 2
+    return x
+
+
 def gae(
     reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: float, gae_lambda: float
 ) -> Tensor:
@@ -163,12 +177,7 @@ def gae(
     gae_lambda: λ. Source: arXiv:1506.02438, Section 3; arXiv:1707.06347, Section 5; the masks are ours.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value
-    kept = gamma * gae_lambda * (1 - done)
-    advantages, advantage = [], torch.zeros_like(delta[0])
-    for delta_t, kept_t in zip(delta.flip(0).unbind(), kept.flip(0).unbind(), strict=True):
-        advantage = torch.addcmul(delta_t, kept_t, advantage)
-        advantages.append(advantage)
-    return torch.stack(advantages[::-1])
+    return discounted_sum(delta, gamma * gae_lambda * (1 - done))
 
 
 def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> Tensor:
@@ -289,12 +298,11 @@ class RewardScaler(nn.Module):
         self.register_buffer("carried", torch.zeros(num_envs), persistent=False)  # a resumed run has new episodes
 
     def forward(self, reward: Tensor, done: Tensor) -> Tensor:
-        returns, carried = [], self.carried
-        for reward_t, kept_t in zip(reward.unbind(), (self.gamma * (1 - done)).unbind(), strict=True):
-            returns.append(reward_t + carried)
-            carried = kept_t * returns[-1]
-        self.carried.copy_(carried)
-        self.statistics.update(torch.stack(returns).flatten())
+        kept, first = self.gamma * (1 - done), reward[:1] + self.carried
+        # Rₜ = rₜ + keptₜ₋₁ Rₜ₋₁ is a sum as in `gae`, but from front to back; nothing comes before row 0
+        returns = discounted_sum(torch.cat([first, reward[1:]]).flip(0), kept.roll(1, 0).flip(0)).flip(0)
+        self.carried.copy_(kept[-1] * returns[-1])
+        self.statistics.update(returns.flatten())
         return (reward / self.statistics.std).clamp(-10, 10)
 
 
@@ -387,7 +395,7 @@ class Agent(nn.Module):
         self.optimizer = Adam(self.network.parameters(), args.learning_rate)
         self.ent_coef_optimizer = Adam([self.log_ent_coef], args.ent_coef_lr)
         self.action_space = action_space
-        self.views = []  # NumPy's, of the actor's parameters
+        self.views = []  # NumPy's, of the policy and of the normalizer
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "views": []}  # a copy has parameters of its own
@@ -400,23 +408,23 @@ class Agent(nn.Module):
                 mean, log_std = self.network.policy(self.normalizer(obs) if self.args.norm_obs else obs)
                 mean, std = mean.cpu().numpy(), log_std.exp().cpu().numpy()
         else:
-            x = obs.astype(np.float32, copy=False)
-            if self.args.norm_obs:
-                x = (x - self.normalizer.mean.numpy()) / self.normalizer.std.numpy()
-                x = np.maximum(np.minimum(x, 10), -10)
-            mean, std = self.numpy_actor(x), np.exp(self.network.log_std.detach().numpy())
+            mean, std = self.numpy_policy(obs.astype(np.float32, copy=False))
         if not explore:
             return mean
         return mean + std * self.action_space.np_random.standard_normal(mean.shape, np.float32)
 
-    def numpy_actor(self, x: np.ndarray) -> np.ndarray:
-        """The small actor on the CPU, where PyTorch's calls take longer than the arithmetic."""
-        weights = self.network.actor.weights
-        self.views = self.views or [(w.detach().numpy().T, b.detach().numpy()) for w, b in weights]
-        *hidden, (weight, bias) = self.views
+    def numpy_policy(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """μ, σ of the small policy on the CPU, where PyTorch's calls take longer than the arithmetic."""
+        if not self.views:
+            layers = [(w.detach().numpy().T, b.detach().numpy()) for w, b in self.network.actor.weights]
+            others = self.network.log_std, self.normalizer.mean, self.normalizer.std
+            self.views = [layers, *(tensor.detach().numpy() for tensor in others)]
+        (*hidden, (weight, bias)), log_std, obs_mean, obs_std = self.views
+        if self.args.norm_obs:
+            x = np.maximum(np.minimum((x - obs_mean) / obs_std, 10), -10)
         for hidden_weight, hidden_bias in hidden:
             x = np.tanh(x @ hidden_weight + hidden_bias)
-        return x @ weight + bias
+        return x @ weight + bias, np.exp(log_std)
 
     def judge(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π(a|s), H, V(s) [B] for scaled obs [B, obs_dim] and action [B, action_dim]."""
@@ -470,7 +478,8 @@ class Agent(nn.Module):
     ) -> dict[str, Tensor]:
         """One step of networks and c; old_log_prob, advantage, target: log π_old, A, A + V_old(s) [B]."""
         if self.args.norm_adv and len(advantage) > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            std, mean = torch.std_mean(advantage)
+            advantage = (advantage - mean) / (std + 1e-8)
         ent_coef = self.log_ent_coef.detach().exp() if self.args.ent_autotune else self.ent_coef
         log_prob, entropy, value = self.judge(obs, action)
         metrics = {"policy_loss": policy_loss(log_prob, old_log_prob, advantage, self.args.clip_coef)}
@@ -488,7 +497,7 @@ class Agent(nn.Module):
         log_ratio = (log_prob - old_log_prob).detach()
         ratio = log_ratio.exp()
         metrics["approx_kl"] = (ratio - 1 - log_ratio).mean()  # estimates KL(π_old || π)
-        metrics["clip_fraction"] = ((ratio - 1).abs() > self.args.clip_coef).float().mean()
+        metrics["clip_fraction"] = ((ratio - 1).abs() > self.args.clip_coef).mean(dtype=ratio.dtype)
         metrics["ent_coef"] = ent_coef
         return {name: value.detach() for name, value in metrics.items()}
 

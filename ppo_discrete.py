@@ -25,7 +25,7 @@ Symbols    T, N          num_steps, num_envs: a rollout is T steps of N environm
 Algorithm  in each iteration (the paper's Algorithm 1):
            act a ~ π(s) for T steps of N environments                                    Rollout
            log π(a|s) and H of the softmax of the actor's logits                         categorical
-           Aₜ = δₜ + γ λ (1 - eₜ) Aₜ₊₁,  δ = r + γ (1 - d) V(s') - V(s)                  gae
+           Aₜ = δₜ + γ λ (1 - eₜ) Aₜ₊₁,  δ = r + γ (1 - d) V(s') - V(s)                  gae, discounted_sum
            in update_epochs passes, for each of num_minibatches:
            ρ = π(a|s) / π_old(a|s);  -mean min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)             policy_loss
            mean ½ (V(s) - A - V_old(s))²                                                 value_loss
@@ -144,6 +144,20 @@ def categorical(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1), -(log_probs.exp() * log_probs).sum(-1)
 
 
+def discounted_sum(x: Tensor, kept: Tensor) -> Tensor:
+    """yₜ = xₜ + keptₜ yₜ₊₁ [T, N], with no y after the last row. x, kept: [T, N].
+
+    In log₂ T rounds, each of which doubles the number of rows whose x is in every y: T steps would take longer.
+    Source: W. D. Hillis and G. L. Steele, "Data Parallel Algorithms", Communications of the ACM 29 (12), 1986.
+    """
+    num_rows = 1
+    while num_rows < len(x):
+        later_x, later_kept = F.pad(torch.stack([x, kept])[:, num_rows:], (0, 0, 0, num_rows))
+        x, kept = x + kept * later_x, kept * later_kept
+        num_rows *= 2
+    return x
+
+
 def gae(
     reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: float, gae_lambda: float
 ) -> Tensor:
@@ -154,12 +168,7 @@ def gae(
     gae_lambda: λ. Source: arXiv:1506.02438, Section 3; arXiv:1707.06347, Section 5; the masks are ours.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value
-    kept = gamma * gae_lambda * (1 - done)
-    advantages, advantage = [], torch.zeros_like(delta[0])
-    for delta_t, kept_t in zip(delta.flip(0).unbind(), kept.flip(0).unbind(), strict=True):
-        advantage = torch.addcmul(delta_t, kept_t, advantage)
-        advantages.append(advantage)
-    return torch.stack(advantages[::-1])
+    return discounted_sum(delta, gamma * gae_lambda * (1 - done))
 
 
 def policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> Tensor:
@@ -412,7 +421,8 @@ class Agent(nn.Module):
     ) -> dict[str, Tensor]:
         """One step of networks and c; old_log_prob, advantage, target: log π_old, A, A + V_old(s) [B]."""
         if self.args.norm_adv and len(advantage) > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            std, mean = torch.std_mean(advantage)
+            advantage = (advantage - mean) / (std + 1e-8)
         ent_coef = self.log_ent_coef.detach().exp() if self.args.ent_autotune else self.ent_coef
         log_prob, entropy, value = self.judge(obs, action)
         metrics = {"policy_loss": policy_loss(log_prob, old_log_prob, advantage, self.args.clip_coef)}
@@ -427,7 +437,7 @@ class Agent(nn.Module):
         log_ratio = (log_prob - old_log_prob).detach()
         ratio = log_ratio.exp()
         metrics["approx_kl"] = (ratio - 1 - log_ratio).mean()  # estimates KL(π_old || π)
-        metrics["clip_fraction"] = ((ratio - 1).abs() > self.args.clip_coef).float().mean()
+        metrics["clip_fraction"] = ((ratio - 1).abs() > self.args.clip_coef).mean(dtype=ratio.dtype)
         metrics["ent_coef"] = ent_coef
         return {name: value.detach() for name, value in metrics.items()}
 

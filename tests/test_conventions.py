@@ -102,6 +102,7 @@ ALGORITHM_ARGS = {
 }
 SCHEDULES = {"linear_schedule": "start end duration step", "exponential_schedule": "start end decay step"}
 PPO_EQUATIONS = {
+    "discounted_sum": "x kept",
     "gae": "reward value next_value terminated done gamma gae_lambda",
     "policy_loss": "log_prob old_log_prob advantage clip_coef",
     "value_loss": "value target",

@@ -293,9 +293,8 @@ def test_old_log_probabilities_are_those_of_the_policy_that_acted(module):
 
 def test_value_of_the_true_successor_counts_at_a_time_limit(module):
     """V(s) = 0, V(s') = 10, no reward: the target is 9.9 where the task goes on, at a time limit too, else 0."""
-    agent = make_agent(
-        module, update_epochs=1, num_minibatches=1, **({} if module is ppo_discrete else {"norm_obs": False})
-    )
+    scaling = {} if module is ppo_discrete else {"norm_obs": False}
+    agent = make_agent(module, num_envs=1, update_epochs=1, num_minibatches=1, **scaling)
     with torch.no_grad():
         for layer in agent.network.critic.linears:
             layer.weight.zero_(), layer.bias.zero_()
