@@ -19,8 +19,8 @@ import numpy as np
 FOLDER = Path(__file__).parent
 SEEDS = 1, 2, 3
 TASKS = {  # script: environment, arguments that differ from the defaults, coefficient, target entropy
-    "ppo_discrete": ("CartPole-v1", {"total_timesteps": 100_000}, 0.01, 0.5),
-    "ppo_continuous": ("InvertedPendulum-v5", {"total_timesteps": 100_000}, 0.01, 0.0),
+    "ppo_discrete": ("CartPole-v1", {"total_timesteps": 100_000}, 0.05, 0.9),
+    "ppo_continuous": ("InvertedPendulum-v5", {"total_timesteps": 100_000}, 0.05, 1.0),
 }
 KINDS = "none", "subtracted", "added", "linear", "exponential", "learned"
 

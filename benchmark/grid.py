@@ -1,0 +1,97 @@
+"""What run.py and report.py share: the grid, the hash of a script's mathematics, and the files of results."""
+
+import ast
+import csv
+import hashlib
+import io
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BENCHMARK = Path(__file__).resolve().parent
+ROOT = BENCHMARK.parent
+KEYS = {"script", "environments", "seeds", "arguments", "variant"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the grid with one seed. `arguments` are those that differ from the script's defaults."""
+
+    script: str
+    env_id: str
+    variant: str
+    seed: int
+    arguments: dict = field(hash=False)
+
+    @property
+    def row(self) -> str:
+        """The folder of its results and those of its other seeds."""
+        return f"{self.script}/{self.env_id.replace('/', '-')}" + (f"__{self.variant}" if self.variant else "")
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}/{self.seed}"
+
+
+def grid(path: Path) -> list[Run]:
+    """All runs of a file such as experiments.toml. ValueError, with what is wrong, for a grid that cannot be run."""
+    try:
+        entries = tomllib.loads(path.read_text("utf-8"))["experiments"]
+    except (KeyError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: no list of [[experiments]]: {error}") from error
+    runs = []
+    for number, entry in enumerate(entries, 1):
+        if unknown := entry.keys() - KEYS:
+            raise ValueError(f"{path}: experiment {number}: {', '.join(unknown)} is none of {', '.join(sorted(KEYS))}")
+        needed = KEYS - {"variant"} | {"total_timesteps"}
+        if missing := sorted(needed - entry.keys() - entry.get("arguments", {}).keys()):
+            raise ValueError(f"{path}: experiment {number}: {', '.join(missing)} is missing")
+        for env_id in entry["environments"]:
+            variant, arguments = entry.get("variant", ""), entry["arguments"]
+            runs += [Run(entry["script"], env_id, variant, seed + 1, arguments) for seed in range(entry["seeds"])]
+    names = [run.name for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path}: more than once: {', '.join(twice)}; give one of them a variant")
+    return runs
+
+
+def code_hash(source: str) -> str:
+    """Twelve digits of SHA-256 over a script's equations, networks, buffer and agent, without comments and docstrings.
+
+    A result whose hash is not that of the script as it is now was obtained with another program.
+    """
+    sections = re.split(r"^# ---- (.+?) ----$", source.split("# ---- Environment")[0], flags=re.MULTILINE)[1:]
+    tree = ast.parse("\n".join(sections[1::2]))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
+
+def defaults(source: str) -> dict:
+    """The arguments of a script with their defaults, read from its text."""
+    (args,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Args")
+    return {node.target.id: ast.literal_eval(node.value) for node in args.body if isinstance(node, ast.AnnAssign)}
+
+
+def write_result(path: Path, about: dict, rows: list[tuple[int, str, float]]) -> None:
+    """about: name -> value, in comments; rows: (step, "train" or "eval", return)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"# {name}: {json.dumps(value) if isinstance(value, dict) else value}" for name, value in about.items()]
+    lines += ["step,kind,return", *(f"{step},{kind},{value:.3f}" for step, kind, value in sorted(rows))]
+    path.with_suffix(".tmp").write_text("\n".join(lines) + "\n", "utf-8")
+    path.with_suffix(".tmp").replace(path)
+
+
+def read_result(path: Path) -> tuple[dict, list[tuple[int, str, float]]]:
+    """Undoes write_result. ValueError if the file is not one of its."""
+    lines = path.read_text("utf-8").splitlines()
+    about = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
+    table = csv.DictReader(io.StringIO("\n".join(line for line in lines if not line.startswith("#"))))
+    try:
+        about["arguments"] = json.loads(about["arguments"])
+        return about, [(int(row["step"]), row["kind"], float(row["return"])) for row in table]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a result of run.py: {error!r}") from error

@@ -1,0 +1,339 @@
+"""Runs the grid of experiments.toml, each run in a process of its own, on this machine or on a Ray cluster.
+
+    python benchmark/run.py --workers 2                          # every run that has no result yet
+    python benchmark/run.py --workers 2 --only td3 Hopper-v5     # those whose name has all of these words
+    python benchmark/run.py --ray auto --only sac                # on the cluster that this machine belongs to
+    python benchmark/run.py --list
+
+A run is the command `python <script>.py ...`, in the folder runs/benchmark/<script>/<environment>/<seed>, with its
+output in log.txt. A run that has a result is skipped, an interrupted one resumed from its last checkpoint; if its
+arguments or the script's mathematics have changed since, it starts anew. A finished run becomes
+benchmark/results/<script>/<environment>/<seed>.csv: comments with what it was made by, then a row for each training
+episode ("train") and for each evaluation ("eval", the mean of its deterministic episodes). Ctrl-C lets all runs write a
+checkpoint and stop; a second one kills them. The exit status is 1 if a run failed; all that failed are listed.
+
+On a cluster, start it on one of the machines; each needs Python with benchmark/requirements.txt, the scripts are sent
+to it. Whatever a run writes comes to this machine with every checkpoint, into the same folders: a run whose machine is
+lost goes on from there on another one, or later with --workers.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from grid import BENCHMARK, ROOT, Run, code_hash, grid, write_result
+
+STOPPED = 128 + signal.SIGTERM  # exit status of a script after SIGTERM
+
+
+# ---- One run: its command, its folder, its result ----
+def machine() -> str:
+    """Processor, number of its cores, and the GPU if there is one."""
+    try:
+        processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        processor = platform.processor() or platform.machine()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    gpus = (
+        subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[:-1] if shutil.which(query[0]) else []
+    )
+    return ", ".join([processor, f"{os.cpu_count()} cores", *gpus])
+
+
+def command(run: Run, python: str, scripts: Path, folder: Path, track: bool) -> list[str]:
+    """Starts the run or, where `folder` has a checkpoint of it, goes on with it."""
+    script = [python, str(scripts / f"{run.script}.py")]
+    if checkpoints := sorted(folder.glob("*/checkpoint.pt"), key=lambda path: path.stat().st_mtime):
+        return [*script, "--resume", str(checkpoints[-1].parent)]
+    for name, value in {"env_id": run.env_id, "seed": run.seed, **run.arguments, "out_dir": folder}.items():
+        flag = name.replace("_", "-")
+        script += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return script + ["--track"] * track
+
+
+def prepare(run: Run, folder: Path) -> None:
+    """Makes the folder with made_by.json, or, where it has a run that was made by something else, starts it anew."""
+    source = (ROOT / f"{run.script}.py").read_text("utf-8")
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", f"{run.script}.py"]).returncode
+    made_by = {"commit": commit + " with changes" * bool(changed), "code": code_hash(source), "given": run.arguments}
+    path = folder / "made_by.json"
+    if path.exists():
+        old = json.loads(path.read_text("utf-8"))
+        if all(old[name] == made_by[name] for name in ("code", "given")):
+            return
+        print(f"{run.name}: its script or arguments have changed: it starts anew")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(made_by, indent=1), "utf-8")
+
+
+def start(run: Run, folder: Path, scripts: Path, options: argparse.Namespace) -> subprocess.Popen:
+    """The process, in a group of its own, so that Ctrl-C reaches it through us only."""
+    python = f"Python {platform.python_version()}"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "gymnasium", "mujoco", "numpy"))
+    (folder / "made_on.json").write_text(json.dumps({"versions": versions, "machine": f"{machine()}, {python}"}))
+    variables = {"WANDB_RUN_GROUP": run.row, "WANDB_TAGS": f"benchmark,{run.script},{run.env_id}"}
+    variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(run.arguments.get("torch_threads", 1)))
+    die_with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    with open(folder / "log.txt", "a") as log:
+        line = [*die_with_us, *command(run, sys.executable, scripts, folder, options.track)]
+        return subprocess.Popen(
+            line, cwd=folder, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def progress(folder: Path) -> tuple[int, int, str]:
+    """Steps at the start of this process, steps so far, and the last evaluation, all from log.txt."""
+    log = (folder / "log.txt").read_text("utf-8", errors="replace")
+    begun = [int(step.replace(",", "")) for step in re.findall(r"from step ([\d,]+) on", log)]
+    seen = re.findall(r"^step ([\d,]+): evaluation (\S+)", log.rpartition("from step")[2], re.MULTILINE)
+    steps = int(seen[-1][0].replace(",", "")) if seen else begun[-1] if begun else 0
+    return begun[-1] if begun else 0, steps, f", evaluation {seen[-1][1]}" if seen else ""
+
+
+def progress_line(run: Run, folder: Path, seconds: float) -> str:
+    first, steps, evaluation = progress(folder)
+    total = run.arguments["total_timesteps"]
+    left = seconds * (total - steps) / (steps - first) if steps > first else None
+    time_left = "?" if left is None else f"{int(left // 3600)}:{int(left // 60 % 60):02}:{int(left % 60):02}"
+    return f"{run.name}: {steps:,} of {total:,} steps{evaluation}, {time_left} left"
+
+
+def last_line(folder: Path) -> str:
+    lines = (folder / "log.txt").read_text("utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def collect(run: Run, folder: Path, results: Path) -> Path:
+    """Writes the result of a finished run. ValueError if it is not whole."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_dir = max(folder.glob("*/args.json"), key=lambda path: path.stat().st_mtime).parent
+    arguments = json.loads((run_dir / "args.json").read_text("utf-8"))
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = {"train": "charts/episodic_return", "eval": "eval/episodic_return"}
+    rows = [(event.step, kind, event.value) for kind, tag in scalars.items() for event in events.Scalars(tag)]
+    if max(step for step, kind, _ in rows if kind == "eval") < arguments["total_timesteps"]:
+        raise ValueError(f"{run_dir} ends before its last step")
+    made = [json.loads((folder / name).read_text("utf-8")) for name in ("made_by.json", "made_on.json")]
+    times = sorted(event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag))
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    about = {
+        "commit": made[0]["commit"],
+        "code": made[0]["code"],
+        "arguments": {name: value for name, value in arguments.items() if name not in ("out_dir", "wandb_entity")},
+        **made[1],
+        "wall time": f"{sum(gap for gap in gaps if gap < 600):.0f} s",  # a longer gap is a pause
+    }
+    path = results / f"{run.name}.csv"
+    write_result(path, about, rows)
+    return path
+
+
+# ---- Many runs: here, or on a cluster ----
+class Signals:
+    """Counts SIGINT and SIGTERM."""
+
+    def __init__(self):
+        self.count = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.receive)
+
+    def receive(self, number: int, _) -> None:
+        self.count += 1
+        what = "stopping: each run writes a checkpoint; once more kills them" if self.count == 1 else "killing"
+        print(what, file=sys.stderr)
+
+
+def run_here(runs: list[Run], options: argparse.Namespace, signals: Signals):
+    """Yields (run, exit status) as runs end; at most options.workers at a time."""
+    waiting, active, sent, told = list(runs), {}, 0, time.monotonic()
+    while active or (waiting and not signals.count):
+        while waiting and len(active) < options.workers and not signals.count:
+            run = waiting.pop(0)
+            folder = options.runs / run.name
+            active[run] = start(run, folder, ROOT, options), time.monotonic()
+            print(f"{run.name}: started, see {folder / 'log.txt'}")
+        for run, (process, _) in list(active.items()):
+            if sent < signals.count:
+                os.killpg(process.pid, signal.SIGTERM if signals.count == 1 else signal.SIGKILL)
+            if process.poll() is not None:
+                del active[run]
+                yield run, process.returncode
+        sent = signals.count
+        if time.monotonic() - told > options.progress:
+            told = time.monotonic()
+            for run, (_, begun) in active.items():
+                print(progress_line(run, options.runs / run.name, told - begun))
+        time.sleep(0.2)
+
+
+class Keeper:
+    """An actor on the machine that asked for the runs: keeps what they wrote, and says how far they are."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.lines = folder, {}
+
+    def files(self, name: str) -> dict[str, bytes]:
+        paths = (path for path in (self.folder / name).rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder / name)): path.read_bytes() for path in paths}
+
+    def keep(self, name: str, files: dict[str, bytes]) -> None:
+        unpack(files, self.folder / name)
+
+    def say(self, name: str, line: str) -> None:
+        self.lines[name] = line
+
+    def said(self) -> dict[str, str]:
+        return self.lines
+
+
+def unpack(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(path.name + ".part").write_bytes(content)
+        path.with_name(path.name + ".part").replace(path)
+
+
+def pack(folder: Path) -> dict[str, bytes]:
+    """The checkpoint is read before the events, which must reach at least as far."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".tmp", ".part")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(paths, key=lambda p: p.name != "checkpoint.pt")}
+
+
+def run_there(run: Run, options: argparse.Namespace, keeper) -> int:
+    """A task on some machine of the cluster; the scripts are in its working directory. Returns the exit status."""
+    import ray
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, kept, begun = Path(name), None, time.monotonic()
+        unpack(ray.get(keeper.files.remote(run.name)), folder)
+        process = start(run, folder, Path.cwd(), options)
+        try:
+            while process.poll() is None:
+                time.sleep(1)
+                written = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoint.pt")}
+                if written != kept:
+                    ray.get(keeper.keep.remote(run.name, pack(folder)))
+                    kept = written
+                keeper.say.remote(run.name, progress_line(run, folder, time.monotonic() - begun))
+        except KeyboardInterrupt:  # ray.cancel
+            process.terminate()
+            process.wait()
+        ray.get(keeper.keep.remote(run.name, pack(folder)))
+        return process.returncode
+
+
+def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals):
+    """Yields (run, exit status or error) as runs end, as many at a time as the cluster has room for."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    with tempfile.TemporaryDirectory() as folder:
+        for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py")]:
+            shutil.copy(path, folder)
+        ray.init(address=options.ray, runtime_env={"working_dir": folder}, log_to_driver=False)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(options.runs.resolve())
+        needs = {"num_gpus": options.gpus_per_run, "max_retries": options.retries}
+        tasks = {}
+        for run in runs:
+            threads = run.arguments.get("torch_threads", 1)
+            tasks[ray.remote(run_there).options(num_cpus=threads, **needs).remote(run, options, keeper)] = run
+        sent, told = 0, time.monotonic()
+        while tasks:
+            ended, _ = ray.wait(list(tasks), timeout=0.5)
+            for task in ended:
+                run = tasks.pop(task)
+                try:
+                    yield run, ray.get(task)
+                except ray.exceptions.TaskCancelledError:
+                    yield run, STOPPED
+                except ray.exceptions.RayError as error:
+                    yield run, str(error).strip().splitlines()[0]
+            if sent < signals.count:
+                sent = signals.count
+                for task in tasks:
+                    ray.cancel(task, force=sent > 1)
+            if time.monotonic() - told > options.progress:
+                told = time.monotonic()
+                waited_for = {run.name for run in tasks.values()}
+                for name, line in ray.get(keeper.said.remote()).items():
+                    if name in waited_for:
+                        print(line)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiments", type=Path, default=BENCHMARK / "experiments.toml", help="the grid")
+    parser.add_argument("--results", type=Path, default=BENCHMARK / "results", help="folder of the results")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark", help="folder of the runs themselves")
+    parser.add_argument("--only", nargs="+", default=[], help="words that a run's name must have, all of them")
+    parser.add_argument("--list", action="store_true", help="print the runs and how far they are, and stop")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time on this machine")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on this Ray cluster instead; auto: the one found here")
+    parser.add_argument("--gpus-per-run", type=float, default=0, help="of a Ray cluster; 0.25: four runs share one")
+    parser.add_argument("--retries", type=int, default=10, help="of a run whose machine is lost")
+    parser.add_argument("--track", action="store_true", help="send all to Weights & Biases, grouped by row, with tags")
+    parser.add_argument("--progress", type=float, default=60, help="seconds between two lines of each run")
+    options = parser.parse_args()
+    if options.workers < 1:
+        parser.error("--workers must be at least 1")
+    options.runs, options.results = options.runs.resolve(), options.results.resolve()
+    try:
+        runs = grid(options.experiments)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if unknown := sorted({run.script for run in runs if not (ROOT / f"{run.script}.py").exists()}):
+        parser.error(f"{options.experiments}: no script {', '.join(unknown)}")
+    runs = [run for run in runs if all(word in run.name for word in options.only)]
+    left = [run for run in runs if not (options.results / f"{run.name}.csv").exists()]
+    if options.list:
+        for run in runs:
+            begun = run in left and (options.runs / run.name / "log.txt").exists()
+            steps = f"begun, {progress(options.runs / run.name)[1]:,} steps" if begun else "to do"
+            print(f"{run.name}: {steps if run in left else 'finished'}")
+        return 0
+    print(f"{len(runs)} runs, {len(runs) - len(left)} finished before")
+    for run in left:
+        prepare(run, options.runs / run.name)
+
+    signals, finished, failed = Signals(), 0, {}
+    for run, status in (run_on_ray if options.ray else run_here)(left, options, signals):
+        folder = options.runs / run.name
+        if status == 0:
+            try:
+                print(f"{run.name}: finished, {collect(run, folder, options.results)}")
+                finished += 1
+            except (OSError, ValueError, KeyError) as error:
+                failed[run] = f"no result: {error}"
+        elif signals.count and status in (STOPPED, -signal.SIGTERM, -signal.SIGKILL):
+            print(f"{run.name}: stopped")
+        else:
+            why = f"exit status {status}: {last_line(folder)}" if isinstance(status, int) else status
+            failed[run] = f"{why} ({folder / 'log.txt'})"
+            print(f"{run.name}: FAILED, {failed[run]}", file=sys.stderr)
+    print(f"{finished} finished, {len(failed)} failed, {len(left) - finished - len(failed)} left")
+    for run, why in failed.items():
+        print(f"failed: {run.name}: {why}", file=sys.stderr)
+    return 1 if failed else 128 + signal.SIGINT if signals.count else 0
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(main())

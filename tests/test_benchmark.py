@@ -1,0 +1,180 @@
+"""The benchmark: its grid, its runner with failing and interrupted runs, and the READMEs' tables from its results."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmark"))
+import grid  # noqa: E402
+
+GOOD = """
+[[experiments]]
+script = "ppo_continuous"
+environments = ["Pendulum-v1"]
+seeds = 2
+arguments = { total_timesteps = 2_048, num_steps = 512, num_minibatches = 8, eval_episodes = 1, eval_interval = 512 }
+"""
+FAILING = """
+[[experiments]]
+script = "dqn"
+environments = ["NoSuch-v0"]
+seeds = 1
+arguments = { total_timesteps = 20_000 }
+"""
+LONG = (
+    GOOD.replace("2_048", "4_194_304")
+    .replace("seeds = 2", "seeds = 1")
+    .replace("= 8", "= 8, checkpoint_interval = 512")
+)
+
+
+def start(folder: Path, experiments: str, *flags: str) -> subprocess.Popen:
+    (folder / "grid.toml").write_text(experiments)
+    command = [sys.executable, str(ROOT / "benchmark" / "run.py"), "--experiments", str(folder / "grid.toml"), *flags]
+    command += ["--results", str(folder / "results"), "--runs", str(folder / "runs"), "--progress", "0.5"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_finished_runs_are_kept_and_skipped_and_a_failed_one_is_named(tmp_path):
+    process = start(tmp_path, GOOD + FAILING, "--workers", "2")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.search(
+        r"^failed: dqn/NoSuch-v0/1: exit status 2: dqn.py: --env-id NoSuch-v0 cannot be made", output, re.M
+    )
+    assert "2 finished, 1 failed, 0 left" in output
+    for seed in (1, 2):
+        about, rows = grid.read_result(tmp_path / "results" / "ppo_continuous" / "Pendulum-v1" / f"{seed}.csv")
+        assert about["arguments"]["seed"] == seed and about["arguments"]["total_timesteps"] == 2_048
+        assert about["code"] == grid.code_hash((ROOT / "ppo_continuous.py").read_text("utf-8"))
+        assert [step for step, kind, _ in rows if kind == "eval"] == [512, 1024, 1536, 2048]
+        assert [step for step, kind, _ in rows if kind == "train"] == list(range(200, 2001, 200))
+    process = start(tmp_path, GOOD, "--only", "Pendulum", "/2")
+    assert "1 runs, 1 finished before" in process.communicate(timeout=60)[0] and process.returncode == 0
+
+
+def test_a_stopped_grid_goes_on_where_it_was_and_anew_if_its_arguments_changed(tmp_path):
+    log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
+    for number in range(2):
+        process = start(tmp_path, LONG)
+        begun = time.monotonic()
+        while not (log.exists() and log.read_text().count("from step") > number and "evaluation" in log.read_text()):
+            assert time.monotonic() < begun + 60
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT and "0 finished, 0 failed, 1 left" in output, output
+    first, second = re.findall(r"from step ([\d,]+)", log.read_text())
+    assert first == "0" and int(second.replace(",", "")) > 0
+    process = start(tmp_path, LONG, "--list")
+    assert re.search(r"Pendulum-v1/1: begun, [1-9][\d,]* steps", process.communicate(timeout=60)[0])
+    process = start(tmp_path, LONG.replace("4_194_304", "1_024"))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "have changed: it starts anew" in output
+    assert re.findall(r"from step ([\d,]+)", log.read_text()) == ["0"]
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/setpriv"), reason="needs setpriv, which ties a process to its parent")
+def test_a_killed_runner_leaves_no_runs_behind(tmp_path):
+    log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
+    process = start(tmp_path, LONG)
+    begun = time.monotonic()
+    while not (log.exists() and "evaluation" in log.read_text()):
+        assert time.monotonic() < begun + 60
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    time.sleep(1)
+    size = log.stat().st_size
+    time.sleep(1)
+    assert log.stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    "experiments, message",
+    [
+        (GOOD.replace("seeds", "sedes"), "sedes is none of"),
+        (GOOD.replace("seeds = 2", ""), "seeds is missing"),
+        (GOOD.replace("total_timesteps", "gamma"), "total_timesteps is missing"),
+        (GOOD + GOOD, "more than once: ppo_continuous/Pendulum-v1/1, ppo_continuous/Pendulum-v1/2"),
+        (GOOD.replace("ppo_continuous", "nothing"), "no script nothing"),
+        ("[[experiments", "grid.toml"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused(tmp_path, experiments, message):
+    process = start(tmp_path, experiments)
+    assert message in process.communicate(timeout=60)[0] and process.returncode == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_grid_of_the_repository_has_scripts_and_known_arguments():
+    for run in grid.grid(ROOT / "benchmark" / "experiments.toml"):
+        known = grid.defaults((ROOT / f"{run.script}.py").read_text("utf-8"))
+        assert run.arguments.keys() <= known.keys() and "total_timesteps" in run.arguments
+        same = {name for name, value in run.arguments.items() if known[name] == value} - {"total_timesteps"}
+        assert not same, f"{run.row}: {same} are the defaults"
+
+
+def test_code_hash_is_of_the_mathematics():
+    source = (ROOT / "td3.py").read_text("utf-8")
+    code = grid.code_hash(source)
+    assert (
+        grid.code_hash(
+            source.replace("(1 - terminated)", "(1-terminated)").replace("\n    return ", "\n    # why\n    return ")
+        )
+        == code
+    )
+    assert grid.code_hash(source.replace('"""Copies', '"""Moves').replace("tqdm.write", "print")) == code
+    assert grid.code_hash(source.replace("* (1 - terminated)", "")) != code
+    assert grid.code_hash(source.replace("torch.minimum", "torch.maximum")) != code
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    about = {
+        "commit": "abc",
+        "code": "def",
+        "arguments": {"env_id": "A-v0", "seed": 1, "alpha": None},
+        "wall time": "3 s",
+    }
+    rows = [(10, "train", 1.5), (10, "eval", -2.0)]
+    grid.write_result(tmp_path / "1.csv", about, rows)
+    assert grid.read_result(tmp_path / "1.csv") == (about, sorted(rows))
+    (tmp_path / "2.csv").write_text("step,kind,return\n10,train,1.5\n")
+    with pytest.raises(ValueError, match=r"2\.csv is not a result"):
+        grid.read_result(tmp_path / "2.csv")
+
+
+def test_tables_in_the_readmes_are_those_of_the_results():
+    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
+    import report
+
+    made = report.tables()
+    for path in (ROOT / "README.md", ROOT / "benchmark" / "README.md"):
+        text = path.read_text("utf-8")
+        assert re.search("<!-- table: ", text)
+        assert report.fill(text, made) == text, f"{path.name} is not up to date: run benchmark/report.py"
+
+
+def test_difference_in_standard_errors_by_hand():
+    """Ours 8, 10, 12: variance 4 / 3 of the mean; theirs 7 ± 2 (ddof 0, 5 seeds): 1; (10 - 7) / sqrt(7 / 3)."""
+    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
+    import numpy as np
+    import report
+
+    class Row:
+        def returns(self, kind, steps):
+            assert (kind, steps) == ("eval", 100)
+            return np.array([8.0, 10.0, 12.0])
+
+    figure = {"metric": "eval", "steps": 100, "mean": 7.0, "sd": 2.0, "ddof": 0, "seeds": 5}
+    assert report.compare(Row(), figure)[1] == pytest.approx(3 / (7 / 3) ** 0.5)
+    figure = {**figure, "sd": 2.0 * (5 / 4) ** 0.5, "ddof": 1}
+    assert report.compare(Row(), figure)[1] == pytest.approx(3 / (7 / 3) ** 0.5)
