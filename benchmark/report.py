@@ -27,7 +27,14 @@ from rliable import library, metrics
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-PEERS = {"PlainRL": "ours", "PlainRL compiled": "ours, `--compile`", "SB3": "Stable-Baselines3", "SBX": "SBX (JAX)"}
+CONTESTANTS = {
+    "PlainRL": "ours",
+    "PlainRL compiled": "`--compile`",
+    "PlainRL captured": "`--cudagraphs`",
+    "PlainRL compiled, captured": "both",
+    "SB3": "SB3",
+    "SBX": "SBX",
+}
 NOT_THE_RESULT = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity"}
 NOT_THE_RESULT |= {"capture_video", "log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir", "seed"}
 
@@ -152,19 +159,24 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
 
 
 def speed_table() -> str:
-    cases = {path.stem.removeprefix("speed_"): json.loads(path.read_text()) for path in BENCHMARK.glob("speed_*.json")}
+    """Medians of steps per second, and ratios of the medians."""
     lines = []
-    for case, threads in sorted(cases.items()):
-        for number_of_threads, rounds in threads.items():
+    for path in sorted((BENCHMARK / "results" / "speed").glob("*.json")):
+        measured = json.loads(path.read_text())
+        for threads, rounds in measured["rounds"].items():
             median = {peer: statistics.median(one[peer] for one in rounds) for peer in rounds[0]}
-            speeds = [f"{median[peer]:,.0f}" if peer in median else "" for peer in PEERS]
-            ratios = []
-            for ours in ("PlainRL", "PlainRL compiled"):
-                both = [peer for peer in ("SB3", "SBX") if {peer, ours} <= median.keys()]
-                ratios += [", ".join(f"{median[ours] / median[peer]:.2f}" for peer in both)]
-            lines.append([case, number_of_threads, *speeds, *ratios])
-    head = ["case", "threads", *PEERS.values(), "ours / SB3, SBX", "compiled / SB3, SBX"]
-    return table(head, lines)
+            line = [
+                path.stem.replace("-cuda", ""),
+                measured["machine"].split(", ")[-1] if "-cuda" in path.stem else threads,
+            ]
+            line += [f"{median[peer]:,.0f}" if peer in median else "" for peer in CONTESTANTS]
+            for peer in ("SB3", "SBX"):
+                ours = [name for name in CONTESTANTS if name.startswith("PlainRL") and name in median]
+                line.append(", ".join(f"{median[name] / median[peer]:.2f}" for name in ours) if peer in median else "")
+            lines.append(line)
+    head = ["case", "threads or GPU", *CONTESTANTS.values(), "ours / SB3", "ours / SBX"]
+    used = [i for i in range(len(head)) if any(line[i] for line in lines)]
+    return table([head[i] for i in used], [[line[i] for i in used] for line in lines])
 
 
 # ---- Figures ----

@@ -1,25 +1,30 @@
 """Environment steps per second of a script and of its peers, alternated on this machine with equal sizes.
 
-    python benchmark/speed.py sac_continuous --threads 1 2                      # ours and Stable-Baselines3
-    python benchmark/speed.py td3 --sbx-python PATH/TO/ENV/bin/python           # and SBX, from one with sbx-rl
+    python benchmark/speed.py                                # every case, with one thread and with all
+    python benchmark/speed.py td3 dqn --threads 1            # two of them
+    python benchmark/speed.py sac_continuous td3 --cuda      # on a GPU, and captured as a CUDA graph
 
 Each measurement is a process of its own; the clock runs from step 1,000 to the end, with updates from step 500 on (PPO:
 from step 2,048), so that compilation is over. Equal are environments, batch, networks (two hidden layers of 256; DQN:
 120 and 84, from frames the Nature network; PPO: 64), updates per step and, in DQN, the share of random actions.
 Different on purpose: each library's own way of acting, storing and logging is part of what is measured. Evaluation,
 checkpoints and video are off everywhere. Rounds alternate all contestants; the ratio is taken in each round, and its
-median printed.
+median printed. SBX takes part where sbx-rl is installed, on a GPU where JAX finds it. With --save, all rounds are
+written to benchmark/results/speed/<case>.json, which report.py reads.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
+
+from run import machine
 
 ROOT = Path(__file__).parent.parent
 OFF_POLICY = {"ours": ["--learning-starts", "500"], "peer": "learning_starts=500, gradient_steps=1, "}
@@ -92,13 +97,18 @@ class Clock(BaseCallback):
         return True
 
 clock = Clock()
-model = Algorithm(env=ENV, seed=0, device="cpu", PEER)
+model = Algorithm(env=ENV, seed=0, device=sys.argv[4], PEER)
 model.learn(total, callback=clock)
 print("SPS", (total - WARM_UP) / (time.perf_counter() - clock.start))
 """
 
 
-def measure(case: str, contestant: str, threads: int, steps: int, sbx_python: str | None) -> float:
+def contestants(cuda: bool) -> list[str]:
+    ours = ["PlainRL", "PlainRL compiled"] + ["PlainRL captured", "PlainRL compiled, captured"] * cuda
+    return [*ours, "SB3", *["SBX"] * (importlib.util.find_spec("sbx") is not None)]
+
+
+def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) -> float:
     """Environment steps per second of one process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     setting, script = CASES[case], CASES[case]["script"]
@@ -108,26 +118,16 @@ def measure(case: str, contestant: str, threads: int, steps: int, sbx_python: st
     with tempfile.TemporaryDirectory() as folder:
         if contestant.startswith("PlainRL"):
             command = [sys.executable, str(ROOT / f"{script}.py"), "--env-id", setting["env"], "--out-dir", folder]
-            command += ["--total-timesteps", str(total), "--no-cuda", *setting["ours"]]
+            command += ["--total-timesteps", str(total), "--cuda" if cuda else "--no-cuda", *setting["ours"]]
             command += ["--torch-threads", str(threads), "--log-interval", "512" if is_ppo else "1000"]
-            command += ["--eval-interval", "0"]
-            command += ["--checkpoint-interval", "0"] + ["--compile"] * contestant.endswith("compiled")
+            command += ["--eval-interval", "0", "--checkpoint-interval", "0"]
+            command += ["--compile"] * ("compiled" in contestant) + ["--cudagraphs"] * ("captured" in contestant)
             command += ["--epsilon-duration", str(total // 10)] * (script == "dqn")
         else:
-            python = sbx_python if contestant == "SBX" else sys.executable
-            program = (
-                PEER.replace("NAME", setting["name"])
-                .replace("ENV", setting["peer_env"])
-                .replace("WARM_UP", str(warm_up))
-            )
-            command = [
-                python,
-                "-c",
-                program.replace("PEER", setting["peer"]),
-                contestant.lower(),
-                str(threads),
-                str(total),
-            ]
+            program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["peer_env"])
+            program = program.replace("WARM_UP", str(warm_up)).replace("PEER", setting["peer"])
+            command = [sys.executable, "-c", program, contestant.lower()]
+            command += [str(threads), str(total), "cuda" if cuda else "cpu"]
             if contestant == "SBX" and hasattr(os, "sched_setaffinity"):  # XLA takes its threads from the cores it sees
                 cores = sorted(os.sched_getaffinity(0))[:threads]
                 command = ["taskset", "-c", ",".join(map(str, cores)), *command]
@@ -146,38 +146,41 @@ def measure(case: str, contestant: str, threads: int, steps: int, sbx_python: st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=CASES, help="a script; dqn plays CartPole-v1, dqn-atari Pong")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    help_of_cases = f"of {', '.join(CASES)}; default: all. dqn plays CartPole-v1, dqn-atari Pong"
+    parser.add_argument("cases", nargs="*", metavar="case", help=help_of_cases)
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count()}))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="timed steps of each process: 1,000 times n, of PPO 2,048 times n")
-    parser.add_argument("--compiled", action="store_true", help="also with --compile")
-    parser.add_argument("--sbx-python", help="Python of an environment that has sbx-rl and gymnasium[mujoco]")
-    parser.add_argument("--json", type=Path, help="also write all measurements here")
+    parser.add_argument("--cuda", action="store_true", help="on a GPU")
+    parser.add_argument("--save", action="store_true", help="write benchmark/results/speed/<case>.json")
     options = parser.parse_args()
-    unit = 2_048 if options.case.startswith("ppo") else 1_000
-    options.steps = options.steps or 10 * unit
-    if options.steps % unit:
-        parser.error(f"--steps must be a multiple of {unit}")
-    contestants = ["PlainRL"] + ["PlainRL compiled"] * options.compiled + ["SB3"]
-    contestants += ["SBX"] * bool(options.sbx_python)
-    measured = {}
-    for threads in options.threads:
-        rounds = []
-        for _ in range(options.rounds):
-            rounds.append(
-                {c: measure(options.case, c, threads, options.steps, options.sbx_python) for c in contestants}
-            )
-            print(threads, rounds[-1], file=sys.stderr, flush=True)
-        measured[threads] = rounds
-        print(f"\n{platform.processor() or platform.machine()}, {threads} thread(s), {len(rounds)} rounds")
-        print("| | steps/s: median (min to max) | PlainRL / it, median of rounds |\n|---|---|---|")
-        for contestant in contestants:
-            values = [one[contestant] for one in rounds]
-            ratio = statistics.median(one["PlainRL"] / one[contestant] for one in rounds)
-            speed = f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
-            print(f"| {contestant} | {speed} | {ratio:.2f} |")
-    if options.json:
-        options.json.write_text(json.dumps(measured, indent=1) + "\n")
+    if unknown := set(options.cases) - CASES.keys():
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    names = "torch", "gymnasium", "stable-baselines3", *["sbx-rl", "jax"] * ("SBX" in contestants(options.cuda))
+    about = {"machine": machine(), "versions": ", ".join(f"{name} {version(name)}" for name in names)}
+    about["device"] = "cuda" if options.cuda else "cpu"
+    for case in options.cases or CASES:
+        unit = 2_048 if case.startswith("ppo") else 1_000
+        steps = options.steps or unit * {"dqn": 20, "ppo_continuous": 10, "ppo_discrete": 40}.get(case, 2)
+        if steps % unit:
+            parser.error(f"--steps must be a multiple of {unit} for {case}")
+        measured = {threads: [] for threads in options.threads}
+        for threads, rounds in measured.items():
+            for _ in range(options.rounds):
+                peers = contestants(options.cuda)
+                rounds.append({peer: measure(case, peer, threads, steps, options.cuda) for peer in peers})
+                print(case, threads, rounds[-1], file=sys.stderr, flush=True)
+            print(f"\n{case}: {about['machine']}, {threads} thread(s), {len(rounds)} rounds; {about['versions']}")
+            print("| | steps/s: median (min to max) | PlainRL / it, median of rounds |\n|---|---|---|")
+            for peer in rounds[0]:
+                values = [one[peer] for one in rounds]
+                ratio = statistics.median(one["PlainRL"] / one[peer] for one in rounds)
+                speed = f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+                print(f"| {peer} | {speed} | {ratio:.2f} |")
+        if options.save:
+            path = ROOT / "benchmark" / "results" / "speed" / f"{case}{'-cuda' * options.cuda}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({**about, "rounds": measured}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
