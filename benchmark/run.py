@@ -247,7 +247,7 @@ def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals):
     with tempfile.TemporaryDirectory() as folder:
         for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py")]:
             shutil.copy(path, folder)
-        ray.init(address=options.ray, runtime_env={"working_dir": folder}, log_to_driver=False)
+        ray.init(address=options.ray, runtime_env={"working_dir": folder}, log_to_driver=False, logging_level="WARNING")
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(options.runs.resolve())
         needs = {"num_gpus": options.gpus_per_run, "max_retries": options.retries}
