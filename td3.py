@@ -97,7 +97,7 @@ class Args:
     tau: float = 0.005  # τ, share of the networks in their targets' move (paper, Section 6.1)
     batch_size: int = 256  # transitions in a batch (authors' code; paper: 100)
     buffer_size: int = 1_000_000  # transitions kept for sampling (authors' code)
-    learning_starts: int = 5_000  # uniformly random steps before the first update (paper: 1,000 or 10,000)
+    learning_starts: int = 25_000  # uniformly random steps before the first update (authors' later code)
     actor_lr: float = 1e-3  # Adam step size of the actor (paper, Section 6.1; authors' later code: 3e-4)
     critic_lr: float = 1e-3  # Adam step size of the critics (paper, Section 6.1; authors' later code: 3e-4)
     exploration_noise: float = 0.1  # standard deviation of the noise on actions (paper, Section 6.1)

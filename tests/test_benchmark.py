@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -161,6 +162,32 @@ def test_tables_in_the_readmes_are_those_of_the_results():
         text = path.read_text("utf-8")
         assert re.search("<!-- table: ", text)
         assert report.fill(text, made) == text, f"{path.name} is not up to date: run benchmark/report.py"
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
+def test_headers_state_the_results(script):
+    """Each "environment  mean ± deviation" of a header's Results, at the number of steps that ends its line."""
+    text = re.search(r"^Results .*?\n\n", (ROOT / f"{script}.py").read_text("utf-8"), re.S | re.M)[0]
+    kind = {"last 100 training episodes": "train", "last deterministic evaluation": "eval"}[
+        re.search("last 100 training episodes|last deterministic evaluation", text)[0]
+    ]
+    stated = 0
+    for line in text.splitlines()[1:]:
+        for env_id, mean, deviation in re.findall(r"(\S+-v\d) +(-?[\d.]+) ± ([\d.]+)", line):
+            steps = int(re.search(r"([\d,]+) steps", line)[1].replace(",", ""))
+            values = []
+            for path in (ROOT / "benchmark" / "results" / script / env_id).glob("*.csv"):
+                _, rows = grid.read_result(path)
+                returns = [value for _, of, value in rows if of == kind]
+                assert steps <= rows[-1][0] < steps * 1.01, f"{path} has another number of steps"
+                values.append(statistics.mean(returns[-100:]) if kind == "train" else returns[-1])
+            digits = len(mean.partition(".")[2])
+            assert (
+                f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+                == f"{mean} ± {deviation}"
+            )
+            stated += 1
+    assert stated
 
 
 def test_difference_in_standard_errors_by_hand():
