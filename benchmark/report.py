@@ -12,15 +12,14 @@ import json
 import math
 import re
 import statistics
+import subprocess
 import sys
 import tomllib
 from collections import defaultdict
 from pathlib import Path
 
-import entropy
 import matplotlib
 import numpy as np
-import overestimation
 from grid import BENCHMARK, ROOT, code_hash, defaults, grid, read_result
 from rliable import library, metrics
 
@@ -237,9 +236,9 @@ def main() -> None:
     for name, scripts in FIGURES.items():
         chosen = [row for row in rows if row.script in scripts]
         draw_curves(chosen, list(dict.fromkeys(row.env_id for row in chosen)), figures / f"{name}.png")
-    for pair in (("ddpg", "td3"), ("dqn", "ddqn")):
-        overestimation.draw(pair)
-    entropy.draw()
+    for path in sorted((BENCHMARK / "notes").glob("*.py")):
+        if path.stem != "common":
+            subprocess.run([sys.executable, path], check=True, stdout=subprocess.DEVNULL)
 
 
 FIGURES = {

@@ -66,10 +66,12 @@ def read(figure: str, kind: str, name: str, seeds: tuple = SEEDS) -> tuple[np.nd
     return curves[0][:length, 0], np.stack([curve[:length, 1] for curve in curves])
 
 
-def band(axis, figure: str, kind: str, name: str, color: str, label: str) -> None:
+def band(
+    axis, figure: str, kind: str, name: str, color: str, label: str, seeds: tuple = SEEDS, style: str = "-"
+) -> None:
     """Mean over the seeds, and their range."""
-    steps, values = read(figure, kind, name)
-    axis.plot(steps, values.mean(0), color=color, label=label)
+    steps, values = read(figure, kind, name, seeds)
+    axis.plot(steps, values.mean(0), style, color=color, label=label)
     axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
 
 

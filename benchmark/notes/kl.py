@@ -4,7 +4,7 @@ directions on a density with two humps.
     python benchmark/notes/kl.py          # draws benchmark/figures/kl.png
     python benchmark/notes/kl.py run 1    # draws seed 1's samples and works all out anew, in seconds
 
-Exact values are closed forms or sums over a fine grid. "Terms added up" is an estimate that is not divided by the number
+Exact values are closed forms or sums over a fine grid. "Terms added up" is an estimate not divided by the number
 of its terms: the likely cause of what the note reports.
 """
 
