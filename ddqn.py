@@ -34,9 +34,9 @@ paper      Atari: ended episodes at a lost life, rewards clipped to their sign a
            only; a time limit is no end
 
 The notes  kept: ε in each step by either rule; targets copied or moved softly; the copy counted in steps of the run.
-           Put right: the missing mask, without which a one-step task of reward 1 is worth 100. The two networks are not
-           independent: right after a copy the target is DQN's to the bit, and the longer the copies are apart, the
-           less of the overestimation is left. It is reduced, not removed.
+           Put right (rows of NOTES.md): the missing mask, without which a one-step task of reward 1 is worth 100
+           (E003-2). The two networks are not independent: right after a copy the target is DQN's to the bit, and the
+           longer the copies are apart, the less of the overestimation is left. It is reduced, not removed (E003-10).
 """
 
 import contextlib

@@ -34,10 +34,10 @@ paper      Atari: ended episodes at a lost life, rewards clipped to their sign a
            only; a time limit is no end
 
 The notes  kept: ε in each step by either rule; targets copied or moved softly; y = r at a true end.
-           Put right: the sign of the loss's gradient; the missing mask, without which a one-step task of reward 1 is
-           worth 100; the copy counted within the episode, which in short ones never comes; an obs that stands still
-           until learning starts. Taking the largest of noisy values overestimates: the largest of n errors has a mean
-           above 0, not each maximum a positive error.
+           Put right (rows of NOTES.md): the sign of the loss's gradient (E003-1); the missing mask, without which a
+           one-step task of reward 1 is worth 100 (E003-2); the copy counted within the episode, which in short ones
+           never comes (E003-3); an obs that stands still until learning starts (E003-4). Taking the largest of noisy
+           values overestimates: the largest of n errors has a mean above 0, not each maximum a positive error (E003-9).
 """
 
 import contextlib

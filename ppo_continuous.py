@@ -49,10 +49,11 @@ paper      value loss, step size annealed: as in its authors' code, whose clippi
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned; σ as parameter or as a head.
-           Put right: the sign of the entropy in the loss; the entropy as a mean over the action's dimensions, here a
-           sum; the direction of the learned c; σ itself as a parameter, which a step can make negative: log σ. That
-           the entropy's gradient reaches σ alone holds for the parameter; a head passes it on to the layers below.
-           The bonus is no part of the return: advantages and targets of a rollout do not contain c.
+           Put right (rows of NOTES.md): the sign of the entropy in the loss (E002-1); entropy as a mean over the
+           action's dimensions, here a sum (E001-3); the direction of the learned c (E001-1); σ itself as a parameter,
+           which a step can make negative: log σ (E000-5). That the entropy's gradient reaches σ alone holds for the
+           parameter; a head passes it on to the layers below (E000-1).
+           The bonus is no part of the return: advantages and targets of a rollout do not contain c (E000-7).
 """
 
 import contextlib

@@ -45,9 +45,10 @@ paper      value loss: as in its authors' code, whose clipping of the value loss
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned.
-           Put right: the sign of the entropy in the loss; the target entropy -log n, which no entropy is below, so that
-           c falls to 0: here a share of log n, the largest entropy there is; the direction of the learned c.
-           The bonus is no part of the return: advantages and targets of a rollout do not contain c.
+           Put right (rows of NOTES.md): the sign of the entropy in the loss (E002-1); the target entropy -log n, which
+           no entropy is below, so that c falls to 0: here a share of log n, the largest entropy there is (E001-4); the
+           direction of the learned c (E001-1).
+           The bonus is no part of the return: advantages and targets of a rollout do not contain c (E000-7).
 """
 
 import contextlib

@@ -40,10 +40,10 @@ paper      log α is descended, not α, so that α stays positive: same sign, sa
            actor and critics step by 1e-3, as in Spinning Up and Tianshou
 
 The notes  kept: twin critics with target copies, α = 0.2 at the start, a target entropy that moves.
-           Put right: the sign of H̄ and of log π in α's loss (either mistake lets α run away); log π summed twice; the
-           missing mask; 1e-6 inside the logarithm (a gradient that is wrong beyond |u| = 6 and 0 beyond 10); log π left
-           out of the actor's gradient. KL(π || exp(Q/α)/Z) is the reverse, mode-seeking KL: exploration comes from the
-           entropy alone.
+           Put right (rows of NOTES.md): the sign of H̄ (E003-43) and of log π (E001-1) in α's loss, either of which
+           lets α run away; log π summed twice (E003-41); the missing mask (E003-48); 1e-6 inside the logarithm, whose
+           gradient is wrong beyond |u| = 6 and 0 beyond 10 (E003-46); log π left out of the actor's gradient (E003-42).
+           KL(π || exp(Q/α)/Z) is the reverse, mode-seeking KL: exploration comes from the entropy alone (E003-40).
 """
 
 import contextlib
