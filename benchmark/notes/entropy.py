@@ -38,7 +38,7 @@ def run(seed: int) -> None:
 
 def draw() -> None:
     """Entropy above and coefficient below, a column for each script."""
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6), sharex=True, layout="constrained")
     for (script, (env_id, _)), column in zip(TASKS.items(), axes.T, strict=True):
         for color, kind in enumerate(KINDS):
             for axis, (name, label) in zip(column, NAMES.items(), strict=True):
@@ -48,7 +48,8 @@ def draw() -> None:
             print(f"{script}, {kind}: entropy at the end {', '.join(f'{value:.3f}' for value in ends)}")
         column[0].set(title=f"{script}.py, {env_id}")
         column[1].set(xlabel="environment steps", yscale="log")
-    axes[0, 0].legend(title="3 seeds: mean, range", fontsize="small")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", title="3 seeds:\nmean, range")
     figure.savefig(FIGURES / "entropy.png", dpi=100)
 
 
