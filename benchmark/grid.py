@@ -50,7 +50,8 @@ def grid(path: Path) -> list[Run]:
             raise ValueError(f"{path}: experiment {number}: {', '.join(missing)} is missing")
         for env_id in entry["environments"]:
             variant, arguments = entry.get("variant", ""), entry["arguments"]
-            runs += [Run(entry["script"], env_id, variant, seed + 1, arguments) for seed in range(entry["seeds"])]
+            seeds = entry["seeds"] if isinstance(entry["seeds"], list) else range(1, entry["seeds"] + 1)
+            runs += [Run(entry["script"], env_id, variant, seed, arguments) for seed in seeds]
     names = [run.name for run in runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path}: more than once: {', '.join(twice)}; give one of them a variant")

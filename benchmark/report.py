@@ -87,12 +87,14 @@ def interquartile_mean(values: np.ndarray, reps: int = 2000) -> tuple[np.ndarray
     return point["ours"], *interval["ours"]
 
 
-def number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+def number(value: float, like: float | None = None) -> str:
+    """With one digit after the point, from 1,000 on with none; `like`: of another number, for its deviation."""
+    return f"{value:,.0f}" if abs(value if like is None else like) >= 1000 else f"{value:.1f}"
 
 
 def spread(values: np.ndarray) -> str:
-    return number(values.mean()) + (f" ± {number(values.std(ddof=1))}" if len(values) > 1 else "")
+    mean = values.mean()
+    return number(mean) + (f" ± {number(values.std(ddof=1), mean)}" if len(values) > 1 else "")
 
 
 # ---- Tables ----
@@ -146,7 +148,7 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
         ours, difference = compare(row, figure)
         if not len(ours):
             continue
-        theirs = number(figure["mean"]) + (f" ± {number(figure['sd'])}" if "sd" in figure else "")
+        theirs = number(figure["mean"]) + (f" ± {number(figure['sd'], figure['mean'])}" if "sd" in figure else "")
         by = f"{published['sources'][figure['source']]}, {figure['on']}" + (
             f": {figure['note']}" if "note" in figure else ""
         )
