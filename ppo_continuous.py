@@ -46,6 +46,8 @@ paper      value loss, step size annealed: as in its authors' code, whose clippi
            actions are clipped to their range by the environment, so that log π is that of the Gaussian
            log σ is bounded to [-5, 2], since the bonus only ever pushes it up: the parameter after each step, a head by
            a smooth function
+           log σ begins at -0.5 (as arXiv:2006.05990, Section 3.2, advises: with a smaller deviation) where the authors'
+           code has 0, so that fewer actions are clipped: with 0 two seeds of HalfCheetah-v5 had 1765 and 1974
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned; σ as parameter or as a head.
@@ -248,7 +250,7 @@ class ActorCritic(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, std: str):
         super().__init__()
         self.actor = MLP(obs_dim, action_dim * (2 if std == "head" else 1), 0.01)
-        self.log_std = nn.Parameter(torch.zeros(action_dim)) if std == "parameter" else None
+        self.log_std = nn.Parameter(torch.full((action_dim,), -0.5)) if std == "parameter" else None
         self.critic = MLP(obs_dim, 1, 1.0)
 
     def policy(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,7 +258,7 @@ class ActorCritic(nn.Module):
         if self.log_std is not None:
             return mean, self.log_std
         mean, log_std = mean.chunk(2, dim=-1)
-        return mean, -1.5 + 3.5 * ((log_std + 1.5) / 3.5).tanh()  # in [-5, 2], hardly changed in the middle
+        return mean, -1.5 + 3.5 * (log_std / 3.5 + 0.294).tanh()  # in [-5, 2], and -0.5 at 0, where it begins
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return *self.policy(obs), self.critic(obs).squeeze(-1)

@@ -213,7 +213,7 @@ MUTANTS = {
             'time limits are ends': ('gamma * (1 - terminated) * next_value', 'gamma * (1 - done) * next_value'),
             'standard deviation for its logarithm': ('(-log_std).exp()).square()', '(1 / log_std)).square()'),
             'log std is not bounded': ('self.network.log_std.clamp_(-5, 2)', 'pass'),
-            'head is not bounded': ('return mean, -1.5 + 3.5 * ((log_std + 1.5) / 3.5).tanh()', 'return mean, log_std'),
+            'head is not bounded': ('return mean, -1.5 + 3.5 * (log_std / 3.5 + 0.294).tanh()', 'return mean, log_std - 0.5'),
             'normaliser moves before the update': ('        seen_obs = obs\n', '        seen_obs = obs\n        self.normalizer.update(obs)\n'),
             'normaliser never learns': ('            self.normalizer.update(seen_obs)\n', '            pass\n'),
             'normaliser is not applied while acting': ('        if self.args.norm_obs:\n            x =', '        if False:\n            x ='),

@@ -505,13 +505,14 @@ def test_normaliser_is_frozen_while_acting_and_saved_with_the_agent():
 
 def test_log_std_stays_within_its_bounds():
     agent = make_agent(ppo_continuous, ent_coef=1e6, learning_rate=10.0)
+    assert agent.network.log_std.tolist() == [-0.5] * 3
     agent.update(make_batch(agent))
     assert agent.network.log_std.max() == 2 and agent.network.log_std.min() >= -5
     agent = make_agent(ppo_continuous, std="head")
     with torch.no_grad():
         agent.network.actor.linears[-1].bias[3:] = T([-1e3, 0.0, 1e3])
     _, log_std = agent.network.policy(torch.zeros(1, 4))
-    assert log_std[0].tolist() == pytest.approx([-5, -0.087, 2], abs=1e-2)
+    assert log_std[0].tolist() == pytest.approx([-5, -0.5, 2], abs=1e-2)
 
 
 # ---- Loop ----
