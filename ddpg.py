@@ -9,9 +9,8 @@ Paper      T. Lillicrap et al., "Continuous control with deep reinforcement lear
 Run        python ddpg.py --env-id HalfCheetah-v5
            python ddpg.py --resume RUN_DIR
            python ddpg.py --evaluate RUN_DIR --capture-video
-Results    mean ± deviation over seeds of the last deterministic evaluation; curves in benchmark/results
-           HalfCheetah-v5  4084 ± 174                              100,000 steps, 3 seeds
-           Pendulum-v1     -131.7 ± 1.8                             20,000 steps, 5 seeds
+Results    mean ± deviation over 5 seeds of the last deterministic evaluation; curves in benchmark/results
+           Pendulum-v1  -131.7 ± 1.8    20,000 steps, with learning_starts 5,000
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit

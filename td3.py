@@ -9,9 +9,8 @@ Paper      S. Fujimoto et al., "Addressing Function Approximation Error in Actor
 Run        python td3.py --env-id HalfCheetah-v5
            python td3.py --resume RUN_DIR
            python td3.py --evaluate RUN_DIR --capture-video
-Results    mean ± deviation over seeds of the last deterministic evaluation; curves in benchmark/results
-           HalfCheetah-v5  4200 ± 524    Hopper-v5  1799 ± 446     100,000 steps, 3 seeds
-           Pendulum-v1     -130.5 ± 0.7                             20,000 steps, 5 seeds
+Results    mean ± deviation over 5 seeds of the last deterministic evaluation; curves in benchmark/results
+           Pendulum-v1  -130.5 ± 0.7    20,000 steps, with learning_starts 5,000
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit

@@ -5,7 +5,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,9 @@ from pathlib import Path
 BENCHMARK = Path(__file__).resolve().parent
 ROOT = BENCHMARK.parent
 KEYS = {"script", "environments", "seeds", "arguments", "variant"}
+# arguments of a script that do not change what it learns
+OTHER = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity", "capture_video"}
+OTHER |= {"log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def grid(path: Path) -> list[Run]:
         needed = KEYS - {"variant"} | {"total_timesteps"}
         if missing := sorted(needed - entry.keys() - entry.get("arguments", {}).keys()):
             raise ValueError(f"{path}: experiment {number}: {', '.join(missing)} is missing")
+        if not isinstance(entry["environments"], list) or not isinstance(entry["seeds"], int | list):
+            raise ValueError(f"{path}: experiment {number}: environments is a list, seeds a number or a list")
         for env_id in entry["environments"]:
             variant, arguments = entry.get("variant", ""), entry["arguments"]
             seeds = entry["seeds"] if isinstance(entry["seeds"], list) else range(1, entry["seeds"] + 1)
@@ -68,13 +75,30 @@ def code_hash(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+    options = {"show_empty": True} if sys.version_info >= (3, 13) else {}  # the same text from every Python
+    text = ast.dump(tree, **options).replace(", type_params=[]", "")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def defaults(source: str) -> dict:
     """The arguments of a script with their defaults, read from its text."""
     (args,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Args")
     return {node.target.id: ast.literal_eval(node.value) for node in args.body if isinstance(node, ast.AnnAssign)}
+
+
+def made_by(run: Run, source: str) -> dict:
+    """Hash and arguments of a run with that text of its script: what a result depends on."""
+    arguments = {**defaults(source), "env_id": run.env_id, "seed": run.seed, **run.arguments}
+    rollout = arguments.get("num_envs", 1) * arguments.get("num_steps", 1)  # PPO rounds up to whole ones
+    arguments["total_timesteps"] = math.ceil(arguments["total_timesteps"] / rollout) * rollout
+    return {"code": code_hash(source), "arguments": {k: v for k, v in arguments.items() if k not in OTHER}}
+
+
+def has_changed(run: Run, about: dict) -> bool:
+    """Whether a result, by its `about`, was made by other mathematics or arguments than those of now."""
+    now = made_by(run, (ROOT / f"{run.script}.py").read_text("utf-8"))
+    before = {name: about["arguments"].get(name) for name in now["arguments"]}
+    return {"code": about["code"], "arguments": before} != now
 
 
 def write_result(path: Path, about: dict, rows: list[tuple[int, str, float]]) -> None:

@@ -1,13 +1,14 @@
 """Runs the grid of experiments.toml, each run in a process of its own, on this machine or on a Ray cluster.
 
-    python benchmark/run.py --workers 2                          # every run that has no result yet
-    python benchmark/run.py --workers 2 --only td3 Hopper-v5     # those whose name has all of these words
-    python benchmark/run.py --ray auto --only sac                # on the cluster that this machine belongs to
+    python benchmark/run.py --workers 2                            # every run that has no result yet
+    python benchmark/run.py --workers 2 --only /td3/ Hopper-v5     # those whose /name/ has all of these words
+    python benchmark/run.py --ray auto --only sac                  # on the cluster that this machine belongs to
     python benchmark/run.py --list
 
 A run is the command `python <script>.py ...`, in the folder runs/benchmark/<script>/<environment>/<seed>, with its
-output in log.txt. A run that has a result is skipped, an interrupted one resumed from its last checkpoint; if its
-arguments or the script's mathematics have changed since, it starts anew. A finished run becomes
+output in log.txt. The scripts are copied when the grid is started: they may be edited while it runs. A run that has a
+result is skipped, an interrupted one resumed from its last checkpoint; if its arguments or the script's mathematics
+have changed since, it starts anew, and the old folder is kept as <seed>.old-<time>. A finished run becomes
 benchmark/results/<script>/<environment>/<seed>.csv: comments with what it was made by, then a row for each training
 episode ("train") and for each evaluation ("eval", the mean of its deterministic episodes). Ctrl-C lets all runs write a
 checkpoint and stop; a second one kills them. The exit status is 1 if a run failed; all that failed are listed.
@@ -18,6 +19,8 @@ lost goes on from there on another one, or later with --workers.
 """
 
 import argparse
+import fcntl
+import importlib.util
 import itertools
 import json
 import os
@@ -29,10 +32,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from grid import BENCHMARK, ROOT, Run, code_hash, grid, write_result
+from grid import BENCHMARK, ROOT, Run, grid, has_changed, made_by, read_result, write_result
 
 STOPPED = 128 + signal.SIGTERM  # exit status of a script after SIGTERM
 
@@ -45,54 +49,76 @@ def machine() -> str:
     except (OSError, TypeError):
         processor = platform.processor() or platform.machine()
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    gpus = (
-        subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[:-1] if shutil.which(query[0]) else []
-    )
-    return ", ".join([processor, f"{os.cpu_count()} cores", *gpus])
+    gpus = subprocess.run(query, capture_output=True, text=True).stdout if shutil.which(query[0]) else ""
+    return ", ".join([processor, f"{os.cpu_count()} cores", *gpus.split("\n")[:-1]])
 
 
-def command(run: Run, python: str, scripts: Path, folder: Path, track: bool) -> list[str]:
+def copy_scripts(folder: str) -> None:
+    for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py")]:
+        shutil.copy(path, folder)
+
+
+def commit_of(script: str) -> str:
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run([*git, "status", "--porcelain", "--", f"{script}.py"], capture_output=True, text=True)
+        return head + " with changes" * bool(status.stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def started_at(run_dir: Path) -> int:
+    """The time in the name of a run's folder; a copy of the folder has other times of change."""
+    return int(run_dir.name.rpartition("__")[2])
+
+
+def command(run: Run, scripts: Path, folder: Path, track: bool) -> list[str]:
     """Starts the run or, where `folder` has a checkpoint of it, goes on with it."""
-    script = [python, str(scripts / f"{run.script}.py")]
-    if checkpoints := sorted(folder.glob("*/checkpoint.pt"), key=lambda path: path.stat().st_mtime):
-        return [*script, "--resume", str(checkpoints[-1].parent)]
+    script = [sys.executable, str(scripts / f"{run.script}.py")]
+    if run_dirs := [path.parent for path in folder.glob("*/checkpoint.pt")]:
+        return [*script, "--resume", str(max(run_dirs, key=started_at))]
     for name, value in {"env_id": run.env_id, "seed": run.seed, **run.arguments, "out_dir": folder}.items():
         flag = name.replace("_", "-")
         script += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return script + ["--track"] * track
 
 
-def prepare(run: Run, folder: Path) -> None:
-    """Makes the folder with made_by.json, or, where it has a run that was made by something else, starts it anew."""
-    source = (ROOT / f"{run.script}.py").read_text("utf-8")
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", f"{run.script}.py"]).returncode
-    made_by = {"commit": commit + " with changes" * bool(changed), "code": code_hash(source), "given": run.arguments}
-    path = folder / "made_by.json"
-    if path.exists():
-        old = json.loads(path.read_text("utf-8"))
-        if all(old[name] == made_by[name] for name in ("code", "given")):
-            return
-        print(f"{run.name}: its script or arguments have changed: it starts anew")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made_by, indent=1), "utf-8")
+def write_json(path: Path, content: dict | list) -> None:
+    path.with_suffix(".tmp").write_text(json.dumps(content, indent=1), "utf-8")
+    path.with_suffix(".tmp").replace(path)
 
 
-def start(run: Run, folder: Path, scripts: Path, options: argparse.Namespace) -> subprocess.Popen:
-    """The process, in a group of its own, so that Ctrl-C reaches it through us only."""
-    python = f"Python {platform.python_version()}"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "gymnasium", "mujoco", "numpy"))
-    (folder / "made_on.json").write_text(json.dumps({"versions": versions, "machine": f"{machine()}, {python}"}))
+def prepare(run: Run, folder: Path, scripts: Path) -> None:
+    """Makes the folder with made_by.json; one with a run of something else, or of who knows what, is put by."""
+    made = made_by(run, (scripts / f"{run.script}.py").read_text("utf-8"))
+    try:
+        old = json.loads((folder / "made_by.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        old = {}
+    if folder.exists() and {name: old.get(name) for name in made} != made:
+        put_by = folder.with_name(f"{folder.name}.old-{time.time_ns()}")
+        print(f"{run.name}: its script or arguments have changed: it starts anew, what there was is in {put_by}")
+        folder.rename(put_by)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        write_json(folder / "made_by.json", {"commit": commit_of(run.script), **made})
+
+
+def start(run: Run, folder: Path, scripts: Path, track: bool, kept_open: tuple = ()) -> subprocess.Popen:
+    """The process, in a group of its own, so that Ctrl-C reaches it through us only. kept_open: file descriptors."""
+    names = "torch", "gymnasium", "mujoco", "numpy"
+    here = {"versions": ", ".join(f"{name} {version(name)}" for name in names)}
+    here["machine"] = f"{machine()}, Python {platform.python_version()}"
+    before = json.loads((folder / "made_on.json").read_text("utf-8")) if (folder / "made_on.json").exists() else []
+    write_json(folder / "made_on.json", before + [here] * (here not in before))
     variables = {"WANDB_RUN_GROUP": run.row, "WANDB_TAGS": f"benchmark,{run.script},{run.env_id}"}
     variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(run.arguments.get("torch_threads", 1)))
     die_with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    line = [*die_with_us, *command(run, scripts, folder, track)]
     with open(folder / "log.txt", "a") as log:
-        line = [*die_with_us, *command(run, sys.executable, scripts, folder, options.track)]
-        return subprocess.Popen(
-            line, cwd=folder, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
-        )
+        own_group = {"start_new_session": True, "pass_fds": kept_open}
+        return subprocess.Popen(line, cwd=folder, env=os.environ | variables, stdout=log, stderr=log, **own_group)
 
 
 def progress(folder: Path) -> tuple[int, int, str]:
@@ -112,6 +138,10 @@ def progress_line(run: Run, folder: Path, seconds: float) -> str:
     return f"{run.name}: {steps:,} of {total:,} steps{evaluation}, {time_left} left"
 
 
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def last_line(folder: Path) -> str:
     lines = (folder / "log.txt").read_text("utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "no output"
@@ -121,36 +151,40 @@ def collect(run: Run, folder: Path, results: Path) -> Path:
     """Writes the result of a finished run. ValueError if it is not whole."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run_dir = max(folder.glob("*/args.json"), key=lambda path: path.stat().st_mtime).parent
+    run_dirs = [path.parent for path in folder.glob("*/args.json")]
+    if not run_dirs:
+        raise ValueError(f"there is no run in {folder}")
+    run_dir = max(run_dirs, key=started_at)
     arguments = json.loads((run_dir / "args.json").read_text("utf-8"))
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     events.Reload()
     scalars = {"train": "charts/episodic_return", "eval": "eval/episodic_return"}
     rows = [(event.step, kind, event.value) for kind, tag in scalars.items() for event in events.Scalars(tag)]
-    if max(step for step, kind, _ in rows if kind == "eval") < arguments["total_timesteps"]:
-        raise ValueError(f"{run_dir} ends before its last step")
-    made = [json.loads((folder / name).read_text("utf-8")) for name in ("made_by.json", "made_on.json")]
+    evaluated = [0, *sorted(step for step, kind, _ in rows if kind == "eval")]
+    rollout = arguments.get("num_envs", 1) * arguments.get("num_steps", 1)
+    longest = max(after - before for before, after in itertools.pairwise([*evaluated, evaluated[-1]]))
+    if evaluated[-1] < arguments["total_timesteps"] or longest >= arguments["eval_interval"] + rollout:
+        raise ValueError(f"evaluations are missing in {run_dir}")
+    by, made_on = (json.loads((folder / f"made_{what}.json").read_text("utf-8")) for what in ("by", "on"))
+    devices = re.findall(r"from step [\d,]+ on (\w+)", (folder / "log.txt").read_text("utf-8"))
     times = sorted(event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag))
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    about = {
-        "commit": made[0]["commit"],
-        "code": made[0]["code"],
-        "arguments": {name: value for name, value in arguments.items() if name not in ("out_dir", "wandb_entity")},
-        **made[1],
-        "wall time": f"{sum(gap for gap in gaps if gap < 600):.0f} s",  # a longer gap is a pause
-    }
-    path = results / f"{run.name}.csv"
-    write_result(path, about, rows)
-    return path
+    about = {"commit": by["commit"], "code": by["code"]}
+    about["arguments"] = {name: value for name, value in arguments.items() if name not in ("out_dir", "wandb_entity")}
+    about |= {name: "; ".join(dict.fromkeys(on[name] for on in made_on)) for name in ("versions", "machine")}
+    about["device"] = ", ".join(dict.fromkeys(devices))
+    about["wall time"] = f"{sum(gap for gap in gaps if gap < 600):.0f} s"  # a longer gap is a pause
+    write_result(results / f"{run.name}.csv", about, rows)
+    return results / f"{run.name}.csv"
 
 
 # ---- Many runs: here, or on a cluster ----
 class Signals:
-    """Counts SIGINT and SIGTERM."""
+    """Counts Ctrl-C, SIGTERM, and the end of the terminal."""
 
     def __init__(self):
         self.count = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self.receive)
 
     def receive(self, number: int, _) -> None:
@@ -159,27 +193,32 @@ class Signals:
         print(what, file=sys.stderr)
 
 
-def run_here(runs: list[Run], options: argparse.Namespace, signals: Signals):
+def run_here(runs: list[Run], options: argparse.Namespace, signals: Signals, lock: int):
     """Yields (run, exit status) as runs end; at most options.workers at a time."""
     waiting, active, sent, told = list(runs), {}, 0, time.monotonic()
-    while active or (waiting and not signals.count):
-        while waiting and len(active) < options.workers and not signals.count:
-            run = waiting.pop(0)
-            folder = options.runs / run.name
-            active[run] = start(run, folder, ROOT, options), time.monotonic()
-            print(f"{run.name}: started, see {folder / 'log.txt'}")
-        for run, (process, _) in list(active.items()):
-            if sent < signals.count:
-                os.killpg(process.pid, signal.SIGTERM if signals.count == 1 else signal.SIGKILL)
-            if process.poll() is not None:
-                del active[run]
-                yield run, process.returncode
-        sent = signals.count
-        if time.monotonic() - told > options.progress:
-            told = time.monotonic()
-            for run, (_, begun) in active.items():
-                print(progress_line(run, options.runs / run.name, told - begun))
-        time.sleep(0.2)
+    with tempfile.TemporaryDirectory() as scripts:
+        copy_scripts(scripts)
+        while active or (waiting and not signals.count):
+            while waiting and len(active) < options.workers and not signals.count:
+                run = waiting.pop(0)
+                folder = options.runs / run.name
+                prepare(run, folder, Path(scripts))
+                active[run] = start(run, folder, Path(scripts), options.track, (lock,)), time.monotonic()
+                print(f"{run.name}: started, see {folder / 'log.txt'}")
+            count = signals.count  # may rise at any moment; all runs get the same signals
+            for process, _ in active.values():
+                if sent < count:
+                    os.killpg(process.pid, signal.SIGTERM if count == 1 else signal.SIGKILL)
+            sent = count
+            for run, (process, _) in list(active.items()):
+                if process.poll() is not None:
+                    del active[run]
+                    yield run, process.returncode
+            if time.monotonic() - told > options.progress:
+                told = time.monotonic()
+                for run, (_, begun) in active.items():
+                    print(progress_line(run, options.runs / run.name, told - begun))
+            time.sleep(0.2)
 
 
 class Keeper:
@@ -203,7 +242,8 @@ class Keeper:
 
 
 def unpack(files: dict[str, bytes], folder: Path) -> None:
-    for name, content in files.items():
+    """The checkpoint is written last: what is cut off in the middle has events that reach at least as far."""
+    for name, content in sorted(files.items(), key=lambda file: file[0].endswith("checkpoint.pt")):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_name(path.name + ".part").write_bytes(content)
@@ -220,39 +260,46 @@ def run_there(run: Run, options: argparse.Namespace, keeper) -> int:
     """A task on some machine of the cluster; the scripts are in its working directory. Returns the exit status."""
     import ray
 
-    with tempfile.TemporaryDirectory() as name:
+    # a task that waits in its own thread gives its core away meanwhile
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(1) as thread:
         folder, kept, begun = Path(name), None, time.monotonic()
-        unpack(ray.get(keeper.files.remote(run.name)), folder)
-        process = start(run, folder, Path.cwd(), options)
+        unpack(thread.submit(ray.get, keeper.files.remote(run.name)).result(), folder)
+        process = start(run, folder, Path.cwd(), options.track)
         try:
             while process.poll() is None:
                 time.sleep(1)
                 written = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoint.pt")}
                 if written != kept:
-                    ray.get(keeper.keep.remote(run.name, pack(folder)))
+                    thread.submit(ray.get, keeper.keep.remote(run.name, pack(folder))).result()
                     kept = written
                 keeper.say.remote(run.name, progress_line(run, folder, time.monotonic() - begun))
         except KeyboardInterrupt:  # ray.cancel
             process.terminate()
             process.wait()
-        ray.get(keeper.keep.remote(run.name, pack(folder)))
+        finally:
+            process.kill()
+        thread.submit(ray.get, keeper.keep.remote(run.name, pack(folder))).result()
         return process.returncode
 
 
-def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals):
+def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals, _):
     """Yields (run, exit status or error) as runs end, as many at a time as the cluster has room for."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    with tempfile.TemporaryDirectory() as folder:
-        for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py")]:
-            shutil.copy(path, folder)
-        ray.init(address=options.ray, runtime_env={"working_dir": folder}, log_to_driver=False, logging_level="WARNING")
+    with tempfile.TemporaryDirectory() as scripts:
+        copy_scripts(scripts)
+        quiet = {"log_to_driver": False, "logging_level": "WARNING"}
+        try:
+            ray.init(address=options.ray, runtime_env={"working_dir": scripts}, **quiet)
+        except (ConnectionError, ValueError) as error:
+            sys.exit(f"--ray {options.ray}: {first_line(error)}")
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(options.runs.resolve())
         needs = {"num_gpus": options.gpus_per_run, "max_retries": options.retries}
         tasks = {}
         for run in runs:
+            prepare(run, options.runs / run.name, Path(scripts))
             threads = run.arguments.get("torch_threads", 1)
             tasks[ray.remote(run_there).options(num_cpus=threads, **needs).remote(run, options, keeper)] = run
         sent, told = 0, time.monotonic()
@@ -264,8 +311,10 @@ def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals):
                     yield run, ray.get(task)
                 except ray.exceptions.TaskCancelledError:
                     yield run, STOPPED
+                except ray.exceptions.RayTaskError as error:
+                    yield run, str(error).strip().splitlines()[-1]
                 except ray.exceptions.RayError as error:
-                    yield run, str(error).strip().splitlines()[0]
+                    yield run, first_line(error)
             if sent < signals.count:
                 sent = signals.count
                 for task in tasks:
@@ -283,7 +332,10 @@ def main() -> int:
     parser.add_argument("--experiments", type=Path, default=BENCHMARK / "experiments.toml", help="the grid")
     parser.add_argument("--results", type=Path, default=BENCHMARK / "results", help="folder of the results")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark", help="folder of the runs themselves")
-    parser.add_argument("--only", nargs="+", default=[], help="words that a run's name must have, all of them")
+    parser.add_argument("--only", nargs="+", default=[], help="words that /name/ of a run must have, all of them")
+    parser.add_argument(
+        "--redo-changed", action="store_true", help="also runs whose result other code or arguments made"
+    )
     parser.add_argument("--list", action="store_true", help="print the runs and how far they are, and stop")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time on this machine")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on this Ray cluster instead; auto: the one found here")
@@ -301,31 +353,45 @@ def main() -> int:
         parser.error(str(error))
     if unknown := sorted({run.script for run in runs if not (ROOT / f"{run.script}.py").exists()}):
         parser.error(f"{options.experiments}: no script {', '.join(unknown)}")
-    runs = [run for run in runs if all(word in run.name for word in options.only)]
-    left = [run for run in runs if not (options.results / f"{run.name}.csv").exists()]
+    runs = [run for run in runs if all(word in f"/{run.name}/" for word in options.only)]
+    if not runs:
+        parser.error("no run has all words of --only; --list shows the names")
+    if options.ray and importlib.util.find_spec("ray") is None:
+        parser.error("--ray needs benchmark/requirements.txt: install it")
+    have = {run: options.results / f"{run.name}.csv" for run in runs}
+    have = {run: read_result(path)[0] for run, path in have.items() if path.exists()}
+    changed = {run for run, about in have.items() if has_changed(run, about)}
+    left = [run for run in runs if run not in have or (options.redo_changed and run in changed)]
     if options.list:
         for run in runs:
-            begun = run in left and (options.runs / run.name / "log.txt").exists()
-            steps = f"begun, {progress(options.runs / run.name)[1]:,} steps" if begun else "to do"
-            print(f"{run.name}: {steps if run in left else 'finished'}")
+            begun = (options.runs / run.name / "log.txt").exists()
+            state = f"begun, {progress(options.runs / run.name)[1]:,} steps" if begun else "to do"
+            finished = "finished" + ", but by other code or arguments" * (run in changed)
+            print(f"{run.name}: {finished if run in have else state}")
         return 0
-    print(f"{len(runs)} runs, {len(runs) - len(left)} finished before")
-    for run in left:
-        prepare(run, options.runs / run.name)
+    print(f"{len(runs)} runs, {len(have)} finished before, {len(changed)} of them by other code or arguments")
 
+    options.runs.mkdir(parents=True, exist_ok=True)
     signals, finished, failed = Signals(), 0, {}
-    for run, status in (run_on_ray if options.ray else run_here)(left, options, signals):
-        folder = options.runs / run.name
-        if status == 0:
-            try:
-                print(f"{run.name}: finished, {collect(run, folder, options.results)}")
-                finished += 1
-            except (OSError, ValueError, KeyError) as error:
-                failed[run] = f"no result: {error}"
-        elif signals.count and status in (STOPPED, -signal.SIGTERM, -signal.SIGKILL):
-            print(f"{run.name}: stopped")
-        else:
-            why = f"exit status {status}: {last_line(folder)}" if isinstance(status, int) else status
+    with open(options.runs / "lock", "w") as lock:  # the runs hold it too
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            parser.error(f"another run.py, or a run that it left behind, is at work in {options.runs}")
+        for run, status in (run_on_ray if options.ray else run_here)(left, options, signals, lock.fileno()):
+            folder = options.runs / run.name
+            if status == 0:
+                try:
+                    print(f"{run.name}: finished, {collect(run, folder, options.results)}")
+                    finished += 1
+                    continue
+                except (OSError, ValueError, KeyError) as error:
+                    why = f"no result: {error!r}"
+            elif signals.count and status in (STOPPED, -signal.SIGTERM, -signal.SIGKILL):
+                print(f"{run.name}: stopped")
+                continue
+            else:
+                why = f"exit status {status}: {last_line(folder)}" if isinstance(status, int) else status
             failed[run] = f"{why} ({folder / 'log.txt'})"
             print(f"{run.name}: FAILED, {failed[run]}", file=sys.stderr)
     print(f"{finished} finished, {len(failed)} failed, {len(left) - finished - len(failed)} left")

@@ -57,7 +57,7 @@ def test_finished_runs_are_kept_and_skipped_and_a_failed_one_is_named(tmp_path):
         assert about["code"] == grid.code_hash((ROOT / "ppo_continuous.py").read_text("utf-8"))
         assert [step for step, kind, _ in rows if kind == "eval"] == [512, 1024, 1536, 2048]
         assert [step for step, kind, _ in rows if kind == "train"] == list(range(200, 2001, 200))
-    process = start(tmp_path, GOOD, "--only", "Pendulum", "/2")
+    process = start(tmp_path, GOOD, "--only", "Pendulum", "/2/")
     assert "1 runs, 1 finished before" in process.communicate(timeout=60)[0] and process.returncode == 0
 
 
@@ -80,6 +80,7 @@ def test_a_stopped_grid_goes_on_where_it_was_and_anew_if_its_arguments_changed(t
     process = start(tmp_path, LONG.replace("4_194_304", "1_024"))
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "have changed: it starts anew" in output
+    assert len(list(log.parents[1].glob("1.old-*/*/checkpoint.pt"))) == 1, "what there was is kept"
     assert re.findall(r"from step ([\d,]+)", log.read_text()) == ["0"]
 
 
@@ -99,11 +100,38 @@ def test_a_killed_runner_leaves_no_runs_behind(tmp_path):
     assert log.stat().st_size == size
 
 
+def test_a_second_runner_is_refused_while_the_first_works(tmp_path):
+    log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
+    first, begun = start(tmp_path, LONG), time.monotonic()
+    while not log.exists():
+        assert time.monotonic() < begun + 60
+        time.sleep(0.1)
+    second = start(tmp_path, LONG)
+    assert "is at work in" in second.communicate(timeout=60)[0] and second.returncode == 2
+    first.send_signal(signal.SIGTERM)
+    assert "1 left" in first.communicate(timeout=60)[0]
+
+
+def test_a_result_of_other_code_is_named_and_made_anew_on_demand(tmp_path):
+    short = GOOD.replace("seeds = 2", "seeds = 1")
+    start(tmp_path, short).communicate(timeout=60)
+    path = tmp_path / "results" / "ppo_continuous" / "Pendulum-v1" / "1.csv"
+    text = path.read_text()
+    path.write_text(re.sub("# code: .*", "# code: 000000000000", text))
+    assert "finished, but by other code" in start(tmp_path, short, "--list").communicate(timeout=60)[0]
+    assert "1 finished before, 1 of them by other code" in start(tmp_path, short).communicate(timeout=60)[0]
+    assert "# code: 000000000000" in path.read_text()
+    start(tmp_path, short, "--redo-changed").communicate(timeout=60)
+    assert "000000000000" not in path.read_text()
+    assert path.read_text().partition("step,kind")[2] == text.partition("step,kind")[2]
+
+
 @pytest.mark.parametrize(
     "experiments, message",
     [
         (GOOD.replace("seeds", "sedes"), "sedes is none of"),
         (GOOD.replace("seeds = 2", ""), "seeds is missing"),
+        (GOOD.replace('["Pendulum-v1"]', '"Pendulum-v1"'), "environments is a list"),
         (GOOD.replace("total_timesteps", "gamma"), "total_timesteps is missing"),
         (GOOD + GOOD, "more than once: ppo_continuous/Pendulum-v1/1, ppo_continuous/Pendulum-v1/2"),
         (GOOD.replace("ppo_continuous", "nothing"), "no script nothing"),
@@ -125,6 +153,8 @@ def test_the_grid_of_the_repository_has_scripts_and_known_arguments():
 
 
 def test_code_hash_is_of_the_mathematics():
+    small = "# ---- Equations ----\ndef f(x):\n    return -x\n# ---- Environment"
+    assert grid.code_hash(small) == "e5093b71f678", "another one makes every result look changed"
     source = (ROOT / "td3.py").read_text("utf-8")
     code = grid.code_hash(source)
     assert (
