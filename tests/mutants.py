@@ -228,7 +228,7 @@ MUTANTS = {
         },
     },
 }  # fmt: skip
-TESTS = ["equations", "agent", "discrete", "ppo", "loop", "runs"]
+TESTS = ["equations", "agent", "discrete", "ppo", "notes", "loop", "runs"]
 
 
 def first_failure(script: str, right: str, wrong: str, first: str) -> str | None:
