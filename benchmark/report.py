@@ -137,7 +137,7 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
         ours, difference = compare(row, figure)
         theirs = number(figure["mean"]) + (f" ± {number(figure['sd'], figure['mean'])}" if "sd" in figure else "")
         by = f"{published['sources'][figure['source']]}, {figure['on']}"
-        by += f": {figure['note']}" if "note" in figure and not main_only else ""
+        by += f": {figure['note']}" if "note" in figure else ""
         seeds = f"{len(ours)}" + f" of {row.num_seeds}" * (len(ours) < row.num_seeds)
         line = [f"`{row.script}.py`", row.env_id + row.mark, f"{figure['steps']:,}", f"{spread(ours)} ({seeds})"]
         line += [f"{theirs} ({figure['seeds']})", by, {"train": "training", "eval": "evaluation"}[figure["metric"]]]
