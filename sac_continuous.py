@@ -9,9 +9,8 @@ Paper      T. Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 
 Run        python sac_continuous.py --env-id HalfCheetah-v5
            python sac_continuous.py --resume RUN_DIR
            python sac_continuous.py --evaluate RUN_DIR --capture-video
-Results    mean ± deviation over seeds of the last deterministic evaluation; curves in benchmark/results
-           HalfCheetah-v5  6117 ± 810    Hopper-v5  2223 ± 1144    100,000 steps, 3 seeds
-           Pendulum-v1     -130.8 ± 1.0                             20,000 steps, 5 seeds
+Results    mean ± deviation over 5 seeds of the last deterministic evaluation; curves in benchmark/results
+           Pendulum-v1  -130.8 ± 1.0    20,000 steps
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit
