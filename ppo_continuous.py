@@ -10,7 +10,7 @@ Run        python ppo_continuous.py --env-id HalfCheetah-v5
            python ppo_continuous.py --resume RUN_DIR
            python ppo_continuous.py --evaluate RUN_DIR --capture-video
 Results    mean ± deviation over 5 seeds of the last deterministic evaluation; curves in benchmark/results
-           HalfCheetah-v5  4028 ± 1411    Hopper-v5            3207 ± 640    1,000,000 steps
+           HalfCheetah-v5  4028 ± 1411    Hopper-v5            3207 ± 639    1,000,000 steps
            Walker2d-v5     4018 ± 1210    InvertedPendulum-v5  1000 ± 0      1,000,000 steps
            Pendulum-v1     -149.3 ± 5.4                                        100,000 steps
 
@@ -49,7 +49,7 @@ paper      value loss, step size annealed: as in its authors' code, whose clippi
            actions are clipped to their range by the environment, so that log π is that of the Gaussian
            log σ is bounded to [-5, 2], since the bonus only ever pushes it up: the parameter after each step, a head by
            a smooth function
-           log σ begins at -0.5 (arXiv:2006.05990, Section 3.2, advises a smaller first deviation) where the authors' code
+           log σ begins at -0.5 (arXiv:2006.05990, Section 3.2, advises a small first deviation) where the authors' code
            has 0, so that fewer actions are clipped: with 0 three seeds of HalfCheetah-v5 had 1765, 1974 and 1905
            c annealed or learned towards an entropy, as the notes describe
 
