@@ -28,8 +28,8 @@ Algorithm  in each environment step (the paper's Algorithm 1):
 
 Differs    the mask (1 - d), without which Q bootstraps past the end of the task
 from the   networks, batch size, step sizes, tau and Gaussian noise of TD3's authors' code; no weight decay. With the
-paper      paper's τ = 0.001, 1e-4 and 1e-3 three seeds had 3072 ± 421 in the place of HalfCheetah-v5's 4084 ± 174,
-           presumably because 100,000 steps are few for targets and an actor that move so slowly
+paper      paper's τ = 0.001, 1e-4 and 1e-3 three seeds had 3072 ± 421 on HalfCheetah-v5, with ours 4084 ± 174,
+           presumably because 100,000 steps, 5,000 of them random, are few for an actor and targets that move so slowly
            the action is clipped before it is executed and stored, so that the buffer holds what was executed
            25,000 random actions at first, as in that code: with 10,000 two seeds of HalfCheetah-v5 had 3626 and 3763
            after 100,000 steps, with 25,000 one had 4688

@@ -49,8 +49,8 @@ paper      value loss, step size annealed: as in its authors' code, whose clippi
            actions are clipped to their range by the environment, so that log π is that of the Gaussian
            log σ is bounded to [-5, 2], since the bonus only ever pushes it up: the parameter after each step, a head by
            a smooth function
-           log σ begins at -0.5 (arXiv:2006.05990, Section 3.2, advises a small first deviation) where the authors' code
-           has 0, so that fewer actions are clipped: with 0 three seeds of HalfCheetah-v5 had 1765, 1974 and 1905
+           log σ begins at -0.5 where the authors' code has 0: with 0 three seeds of HalfCheetah-v5 had 1765, 1974 and
+           1905, presumably since more of their actions were clipped
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned; σ as parameter or as a head.

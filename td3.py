@@ -30,7 +30,7 @@ Algorithm  in each environment step (the paper's Algorithm 1):
 
 Differs    the mask (1 - d), which the paper's Algorithm 1 leaves to its Appendix D
 from the   networks and batch size of the authors' later code instead of the paper's; step sizes of the paper: with the
-paper      later 3e-4 two seeds had 3694 on HalfCheetah-v5 and 312 on Hopper-v5
+paper      later 3e-4 two seeds had a mean of 3694 on HalfCheetah-v5 and of 312 on Hopper-v5 after 100,000 steps
            25,000 random actions at first in every environment, as in that code: with 10,000, as the paper has for
            HalfCheetah, two seeds had 4396 and 4372 there after 100,000 steps, with 25,000 three had 6326, 5063, 5943
            --actor-objective min lets the actor climb min(Q₁, Q₂), as the notes suggest
