@@ -27,12 +27,11 @@ Algorithm  in each environment step (the paper's Algorithm 1):
            Q̄ ← τ Q + (1 - τ) Q̄, and so μ̄                                                 polyak_update
 
 Differs    the mask (1 - d), without which Q bootstraps past the end of the task
-from the   networks, batch size, step sizes, tau and Gaussian noise of TD3's authors' code; no weight decay. With the
-paper      paper's τ = 0.001, 1e-4 and 1e-3 three seeds had 3072 ± 421 on HalfCheetah-v5, with ours 4084 ± 174,
-           presumably because 100,000 steps, 5,000 of them random, are few for an actor and targets that move so slowly
+from the   networks, batch size, step sizes, τ and Gaussian noise of TD3's authors' code; no weight decay. With these
+paper      three seeds of HalfCheetah-v5 had 4084 ± 174 after 100,000 steps, 5,000 of them random; with the paper's
+           τ = 0.001, 1e-4 and 1e-3 they had 3072 ± 421, presumably too slow for so few steps
            the action is clipped before it is executed and stored, so that the buffer holds what was executed
-           25,000 random actions at first, as in that code: with 10,000 two seeds of HalfCheetah-v5 had 3626 and 3763
-           after 100,000 steps, with 25,000 one had 4688
+           25,000 random actions at first, as in that code: one seed had 4688 there, two with 10,000 had 3626 and 3763
 
 The notes  kept: the target copies and their soft update; noise as a process.
            Put right (rows of NOTES.md): the lost primes, which make the soft update a hard copy in each step (E003-20);
@@ -75,7 +74,7 @@ class Args:
     # the run: the same in every script
     env_id: str = "Hopper-v5"  # Gymnasium id of the environment
     seed: int = 1  # seed of the networks, the noise, the batches and the environment
-    total_timesteps: int = 1_000_000  # environment steps in all
+    total_timesteps: int = 1_000_000  # total number of environment steps
     cuda: bool = True  # use CUDA where there is a device, else the CPU
     torch_threads: int = 1  # CPU threads of PyTorch
     compile: bool = False  # compile the update with torch.compile, in about a minute at the start
@@ -87,13 +86,13 @@ class Args:
     log_interval: int = 1_000  # environment steps between two logs of the losses
     eval_interval: int = 10_000  # environment steps between two evaluations; 0: none
     eval_episodes: int = 10  # deterministic episodes in an evaluation
-    checkpoint_interval: int = 50_000  # least environment steps between two checkpoints; 0: only the last
+    checkpoint_interval: int = 50_000  # least number of environment steps between checkpoints; 0: only the last
     resume: str | None = None  # RUN_DIR of an interrupted run, to go on with all its arguments
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
-    out_dir: str = "runs"  # folder that gets a new folder for the run
+    out_dir: str = "runs"  # folder in which the run makes one of its own
     # the algorithm
     gamma: float = 0.99  # γ, discount (paper, Section 7)
-    tau: float = 0.005  # τ, share of the networks in their targets' move (TD3's authors; paper: 0.001)
+    tau: float = 0.005  # τ, how far the targets move towards the networks (TD3's authors; paper: 0.001)
     batch_size: int = 256  # transitions in a batch (TD3's authors' code; paper: 64)
     buffer_size: int = 1_000_000  # transitions kept for sampling (paper, Section 7)
     learning_starts: int = 25_000  # uniformly random steps before the first update (TD3's authors' later code)

@@ -74,7 +74,7 @@ class Args:
     # the run: the same in every script
     env_id: str = "CartPole-v1"  # Gymnasium id of the environment
     seed: int = 1  # seed of the networks, the noise, the batches and the environment
-    total_timesteps: int = 500_000  # environment steps in all
+    total_timesteps: int = 500_000  # total number of environment steps
     cuda: bool = True  # use CUDA where there is a device, else the CPU
     torch_threads: int = 1  # CPU threads of PyTorch
     compile: bool = False  # compile the update with torch.compile, in about a minute at the start
@@ -86,21 +86,21 @@ class Args:
     log_interval: int = 1_000  # environment steps between two logs of the losses
     eval_interval: int = 10_000  # environment steps between two evaluations; 0: none
     eval_episodes: int = 10  # deterministic episodes in an evaluation
-    checkpoint_interval: int = 50_000  # least environment steps between two checkpoints; 0: only the last
+    checkpoint_interval: int = 50_000  # least number of environment steps between checkpoints; 0: only the last
     resume: str | None = None  # RUN_DIR of an interrupted run, to go on with all its arguments
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
-    out_dir: str = "runs"  # folder that gets a new folder for the run
+    out_dir: str = "runs"  # folder in which the run makes one of its own
     # the algorithm
     gamma: float = 0.99  # γ, discount (paper, Extended Data Table 1)
-    tau: float = 1.0  # τ, share of the network in its target's move: 1 copies (paper)
+    tau: float = 1.0  # τ, how far the target moves towards the network: 1 copies (paper)
     batch_size: int = 128  # transitions in a batch (CleanRL; paper: 32)
     buffer_size: int = 10_000  # transitions kept for sampling (CleanRL; paper: 1,000,000)
     learning_starts: int = 10_000  # steps before the first update (CleanRL; paper: 50,000)
     learning_rate: float = 2.5e-4  # Adam step size (CleanRL)
     train_interval: int = 10  # environment steps between two updates (CleanRL; paper: 4)
-    target_update_interval: int = 500  # steps between two moves of the target (CleanRL; paper: 10,000)
+    target_update_interval: int = 500  # steps between two moves of the target (CleanRL; paper: 10,000 updates)
     epsilon_start: float = 1.0  # ε at the first step (paper)
-    epsilon_end: float = 0.05  # ε at last (CleanRL; paper: 0.1)
+    epsilon_end: float = 0.05  # final ε (CleanRL; paper: 0.1)
     epsilon_schedule: Literal["linear", "exponential"] = "linear"  # how ε falls (paper: linear; note 003: exponential)
     epsilon_duration: int = 250_000  # linear: environment steps until epsilon_end (CleanRL)
     epsilon_decay: float = 0.99998  # exponential: factor in each step (note 003: 0.995, at 0.05 after 600 steps)
@@ -177,7 +177,7 @@ class QNetwork(nn.Module):
 
 
 # ---- Replay buffer ----
-# float32: obs, next_obs [B, obs_dim], action [B, action_dim], reward, terminated [B]
+# float32: obs, next_obs [B, obs_dim], from frames uint8 [B, 4, 84, 84]; action [B, 1], reward, terminated [B]
 Batch = namedtuple("Batch", "obs action reward next_obs terminated")
 
 

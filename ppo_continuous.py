@@ -18,7 +18,7 @@ Symbols    T, N          num_steps, num_envs: a rollout is T steps of N environm
            s, a, r, s'   obs [T, N, obs_dim], action [T, N, action_dim], reward [T, N], next_obs [T, N, obs_dim]
            d             terminated [T, N]: 1 at a true end of the task, 0 everywhere else, also at a time limit
            e             done [T, N]: 1 at the end of an episode of either kind
-           π, V          actor, critic; log_prob = log π(a|s) and value [B]
+           π, V          actor, critic; log_prob = log π(a|s) and value [B]; π_old, V_old as they were in the rollout
            A, δ          advantage [T, N], and the part of it from one step
            ρ, ε          ratio of π to the acting π_old [B]; clip_coef, the distance from 1 where it stops to pay
            γ, λ          gamma, gae_lambda
@@ -43,8 +43,8 @@ The sign   What is descended contains -c H, whose gradient pushes the entropy up
            are solved all the same; a step in which all advantages are 0 does: with c > 0 it must raise the entropy.
 
 Differs    a time limit is no end: V of the true last observation goes into δ
-from the   advantages normalised in each minibatch, gradients cut to a norm, orthogonal weights at first, half of the
-paper      value loss, step size annealed: as in its authors' code, whose clipping of the value loss is left out
+from the   advantages normalised in each minibatch, gradients cut to a norm, orthogonal initial weights, a value
+paper      loss with a factor ½, step size annealed: as in its authors' code, whose clipping of that loss is left out
            rewards and observations scaled by running statistics, those of observations as they were before the rollout
            actions are clipped to their range by the environment, so that log π is that of the Gaussian
            log σ is bounded to [-5, 2], since the bonus only ever pushes it up: the parameter after each step, a head by
@@ -95,7 +95,7 @@ class Args:
     # the run: the same in every script
     env_id: str = "HalfCheetah-v5"  # Gymnasium id of the environment
     seed: int = 1  # seed of the networks, the noise, the batches and the environment
-    total_timesteps: int = 1_000_000  # environment steps in all
+    total_timesteps: int = 1_000_000  # total number of environment steps
     cuda: bool = True  # use CUDA where there is a device, else the CPU
     torch_threads: int = 1  # CPU threads of PyTorch
     compile: bool = False  # compile the update with torch.compile, in about a minute at the start
@@ -107,17 +107,17 @@ class Args:
     log_interval: int = 1_000  # environment steps between two logs of the losses
     eval_interval: int = 10_000  # environment steps between two evaluations; 0: none
     eval_episodes: int = 10  # deterministic episodes in an evaluation
-    checkpoint_interval: int = 50_000  # least environment steps between two checkpoints; 0: only the last
+    checkpoint_interval: int = 50_000  # least number of environment steps between checkpoints; 0: only the last
     resume: str | None = None  # RUN_DIR of an interrupted run, to go on with all its arguments
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
-    out_dir: str = "runs"  # folder that gets a new folder for the run
+    out_dir: str = "runs"  # folder in which the run makes one of its own
     # the algorithm
     num_envs: int = 1  # N, environments that are stepped together (authors' code)
     num_steps: int = 2048  # T, steps of each environment in a rollout (paper, Table 3)
     num_minibatches: int = 32  # parts of a rollout, one for each step of Adam (paper, Table 3: of 64)
     update_epochs: int = 10  # passes over a rollout (paper, Table 3)
     learning_rate: float = 3e-4  # Adam step size (paper, Table 3)
-    anneal_lr: bool = True  # let the step size fall to 0 along a line (authors' code)
+    anneal_lr: bool = True  # let the step size fall linearly to 0 (authors' code)
     gamma: float = 0.99  # γ, discount (paper, Table 3)
     gae_lambda: float = 0.95  # λ of generalised advantage estimation (paper, Table 3)
     clip_coef: float = 0.2  # ε, bound of the ratio's distance to 1 (paper, Section 6.1)

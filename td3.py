@@ -76,7 +76,7 @@ class Args:
     # the run: the same in every script
     env_id: str = "Hopper-v5"  # Gymnasium id of the environment
     seed: int = 1  # seed of the networks, the noise, the batches and the environment
-    total_timesteps: int = 1_000_000  # environment steps in all
+    total_timesteps: int = 1_000_000  # total number of environment steps
     cuda: bool = True  # use CUDA where there is a device, else the CPU
     torch_threads: int = 1  # CPU threads of PyTorch
     compile: bool = False  # compile the update with torch.compile, in about a minute at the start
@@ -88,13 +88,13 @@ class Args:
     log_interval: int = 1_000  # environment steps between two logs of the losses
     eval_interval: int = 10_000  # environment steps between two evaluations; 0: none
     eval_episodes: int = 10  # deterministic episodes in an evaluation
-    checkpoint_interval: int = 50_000  # least environment steps between two checkpoints; 0: only the last
+    checkpoint_interval: int = 50_000  # least number of environment steps between checkpoints; 0: only the last
     resume: str | None = None  # RUN_DIR of an interrupted run, to go on with all its arguments
     evaluate: str | None = None  # RUN_DIR of a run, to play eval_episodes with its agent and stop
-    out_dir: str = "runs"  # folder that gets a new folder for the run
+    out_dir: str = "runs"  # folder in which the run makes one of its own
     # the algorithm
     gamma: float = 0.99  # γ, discount (authors' code)
-    tau: float = 0.005  # τ, share of the networks in their targets' move (paper, Section 6.1)
+    tau: float = 0.005  # τ, how far the targets move towards the networks (paper, Section 6.1)
     batch_size: int = 256  # transitions in a batch (authors' code; paper: 100)
     buffer_size: int = 1_000_000  # transitions kept for sampling (authors' code)
     learning_starts: int = 25_000  # uniformly random steps before the first update (authors' later code)
