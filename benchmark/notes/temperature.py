@@ -39,7 +39,7 @@ def draw() -> None:
         for axis, name in zip(axes, NAMES, strict=True):
             band(axis, "temperature", kind, name, f"C{color}", label)
     for axis, label in zip(axes, NAMES.values(), strict=True):
-        axis.set(xlabel="environment steps", ylabel=label)
+        axis.set(xlabel="environment steps", ylabel=label, xticks=range(0, 15_001, 5_000))
     axes[0].set(title="sac_continuous.py, Pendulum-v1")
     axes[2].set(yscale="log")
     axes[0].legend(title="3 seeds: mean, range", fontsize="small")
