@@ -42,6 +42,7 @@ The notes  kept: the target copies and their soft update; noise as a process.
 
 import contextlib
 import copy
+import importlib.util
 import io
 import itertools
 import json
@@ -495,6 +496,8 @@ def check_args(args: Args) -> None:
         raise UsageError("--learning-starts must be below --total-timesteps, or nothing is learned")
     if args.compile and not any(map(shutil.which, ["g++", "clang++", "cl"])):
         raise UsageError("--compile needs a C++ compiler: install one, g++ say, or drop it")
+    if args.compile and pick_device(args).type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UsageError("--compile on a GPU needs Triton: install triton, or drop it")
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
     if args.capture_video:

@@ -43,6 +43,7 @@ The notes  kept: ε in each step by either rule; targets copied or moved softly;
 
 import contextlib
 import copy
+import importlib.util
 import io
 import itertools
 import json
@@ -587,6 +588,8 @@ def check_args(args: Args) -> None:
         raise UsageError("--log-interval must be a multiple of --train-interval, whose losses it logs")
     if args.compile and not any(map(shutil.which, ["g++", "clang++", "cl"])):
         raise UsageError("--compile needs a C++ compiler: install one, g++ say, or drop it")
+    if args.compile and pick_device(args).type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UsageError("--compile on a GPU needs Triton: install triton, or drop it")
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
     if args.capture_video:

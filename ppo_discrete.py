@@ -55,6 +55,7 @@ The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c
 
 import contextlib
 import functools
+import importlib.util
 import io
 import itertools
 import json
@@ -642,6 +643,8 @@ def check_args(args: Args) -> None:
         raise UsageError("--target-entropy needs --ent-autotune: without it c is not learned")
     if args.compile and not any(map(shutil.which, ["g++", "clang++", "cl"])):
         raise UsageError("--compile needs a C++ compiler: install one, g++ say, or drop it")
+    if args.compile and pick_device(args).type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UsageError("--compile on a GPU needs Triton: install triton, or drop it")
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
     if args.capture_video:

@@ -47,6 +47,7 @@ The notes  kept: twin critics with target copies, α = 0.2 at the start, a targe
 
 import contextlib
 import copy
+import importlib.util
 import io
 import itertools
 import json
@@ -549,6 +550,8 @@ def check_args(args: Args) -> None:
         raise UsageError("--no-autotune fixes the temperature: drop --target-entropy")
     if args.compile and not any(map(shutil.which, ["g++", "clang++", "cl"])):
         raise UsageError("--compile needs a C++ compiler: install one, g++ say, or drop it")
+    if args.compile and pick_device(args).type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UsageError("--compile on a GPU needs Triton: install triton, or drop it")
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
     if args.capture_video:

@@ -153,8 +153,10 @@ def speed_table() -> str:
     for path in sorted((BENCHMARK / "results" / "speed").glob("*.json")):
         measured = json.loads(path.read_text())
         for threads, rounds in measured["rounds"].items():
-            gpu = measured["machine"].split(", ")[-1] if measured["device"] == "cuda" else threads
-            line = [path.stem.removesuffix("-cuda"), gpu]
+            where = threads
+            if measured["device"] == "cuda":
+                where = measured["machine"].split(", ")[-1] + f", {threads} threads" * (threads != "1")
+            line = [path.stem.removesuffix("-cuda"), where]
             line += [f"{np.median([one[c] for one in rounds]):,.0f}" if c in rounds[0] else "" for c in CONTESTANTS]
             for peer in ("SB3", "SBX"):
                 ours = [name for name in CONTESTANTS if name.startswith("PlainRL") and {name, peer} <= rounds[0].keys()]

@@ -151,12 +151,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     help_of_cases = f"of {', '.join(CASES)}; default: all. dqn plays CartPole-v1, dqn-atari Pong"
     parser.add_argument("cases", nargs="*", metavar="case", help=help_of_cases)
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count()}))
+    parser.add_argument("--threads", type=int, nargs="+", help="default: 1 and all, on a GPU 1")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="timed steps of each process: 1,000 times n, of PPO 2,048 times n")
     parser.add_argument("--cuda", action="store_true", help="on a GPU")
     parser.add_argument("--save", action="store_true", help="write benchmark/results/speed/<case>.json")
     options = parser.parse_args()
+    options.threads = options.threads or ([1] if options.cuda else sorted({1, os.cpu_count()}))
     if unknown := set(options.cases) - CASES.keys():
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
     for case in options.cases or CASES:
@@ -165,7 +166,8 @@ def main() -> None:
         about = {"machine": machine(), "versions": ", ".join(f"{name} {version(name)}" for name in names)}
         about["device"] = "cuda" if options.cuda else "cpu"
         unit = 2_048 if case.startswith("ppo") else 1_000
-        steps = options.steps or unit * {"dqn": 20, "ppo_continuous": 10, "ppo_discrete": 40}.get(case, 2)
+        others = 20 if options.cuda else 2
+        steps = options.steps or unit * {"dqn": 20, "ppo_continuous": 10, "ppo_discrete": 40}.get(case, others)
         if steps % unit:
             parser.error(f"--steps must be a multiple of {unit} for {case}")
         measured = {threads: [] for threads in options.threads}

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import apart
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -636,12 +637,12 @@ def test_compiled_update_learns_the_same(module):
 @pytest.mark.parametrize("compile", [False, True])
 @every
 def test_captured_update_learns_the_same(module, compile):
+    torch.manual_seed(0)
     agents = [module.Agent(OBS_SPACE, ACTION_SPACE, module.Args()) for _ in range(2)]
     agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
-    buffer = filled_buffer("cuda")
+    start, buffer = parameters(agents[0]), filled_buffer("cuda")
     update = module.compiled(agents[1].update) if compile else agents[1].update
     num_graphs = agents[1].args.policy_delay if module is td3 else 1
     graphs = itertools.cycle([module.CudaGraph(lambda: update(buffer.sample(32))) for _ in range(num_graphs)])
     eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
-    for a, b in zip(eager, trained(agents[1], lambda: next(graphs)()), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+    assert apart(start, eager, trained(agents[1], lambda: next(graphs)())) < 0.02

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import importlib
 import inspect
 import re
 import shutil
@@ -11,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [
@@ -409,3 +411,12 @@ def test_readme_has_the_two_commands_and_names_every_script():
 def test_block_finds_decorated_functions():
     assert block("sac_continuous", "polyak_update").startswith("@torch.no_grad()")
     assert inspect.cleandoc(block("sac_continuous", "Batch")).startswith("Batch = ")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_compile_on_a_gpu_asks_for_triton(script, monkeypatch):
+    module = importlib.import_module(script)
+    monkeypatch.setattr(module, "pick_device", lambda args: torch.device("cuda"))
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(module.UsageError, match="Triton"):
+        module.check_args(module.Args(compile=True))

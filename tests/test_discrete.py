@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from conftest import apart
 
 import ddqn
 import dqn
@@ -113,8 +114,10 @@ def test_ddqn_with_equal_networks_learns_as_dqn():
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("obs_space", [OBS_SPACE, FRAMES], ids=["vectors", "frames"])
 def test_captured_update_learns_the_same(module, obs_space, compile):
+    torch.manual_seed(0)
     agents = [module.Agent(obs_space, ACTION_SPACE, module.Args()) for _ in range(2)]
     agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
+    start = parameters(agents[0].q_network)
     if obs_space is FRAMES:
         buffer = filled_frames(module, 60, device="cuda")
     else:
@@ -130,8 +133,7 @@ def test_captured_update_learns_the_same(module, obs_space, compile):
         torch.manual_seed(3)
         for _ in range(50):
             learn()
-    for a, b in zip(parameters(agents[0].q_network), parameters(agents[1].q_network), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
+    assert apart(start, *(parameters(agent.q_network) for agent in agents)) < 0.02
 
 
 # ---- Acting ----

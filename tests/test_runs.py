@@ -360,8 +360,8 @@ def job_evaluate(script: str, cwd: Path, reference) -> tuple[Run, Run]:
     run, _ = reference.result()
     (cwd / "copy").mkdir(parents=True)
     shutil.copy(run.dir / "agent.pt", cwd / "copy")
-    first = call(script, f"--evaluate {run.dir} --eval-episodes 2", cwd)
-    return first, call(script, "--evaluate copy --eval-episodes 2 --capture-video", cwd)
+    first = call(script, f"--evaluate {run.dir} --eval-episodes 2 --no-cuda", cwd)
+    return first, call(script, "--evaluate copy --eval-episodes 2 --capture-video --no-cuda", cwd)
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
@@ -860,7 +860,7 @@ def test_ppo_goes_on_after_a_kill(script, tmp_path):
     assert tables[0] == tables[1] and max(tables[0]["losses/entropy"]) == 8_064
     assert_same_agent(*copies)
     assert sorted(tables[0]["losses/total_loss"]) == list(range(128, 8_065, 128))  # none lost, none twice
-    shown = [call(script, f"--evaluate {copies[0]} --eval-episodes 2", copies[0].parent) for _ in range(2)]
+    shown = [call(script, f"--evaluate {copies[0]} --eval-episodes 2 --no-cuda", copies[0].parent) for _ in range(2)]
     assert shown[0].status == 0 and shown[0].out == shown[1].out
     mean = float(re.search(r": (-?[\d.]+) ±", shown[0].out)[1])
     assert mean == pytest.approx(tables[0]["eval/episodic_return"][8_064], abs=0.006)
