@@ -251,7 +251,8 @@ class FrameBuffer:
         self.last_obs = None
 
     def add_frame(self, frame: np.ndarray) -> None:
-        self.frames[self.num_frames % len(self.frames)].copy_(torch.from_numpy(np.ascontiguousarray(frame)))
+        place, frame = self.num_frames % len(self.frames), torch.from_numpy(np.ascontiguousarray(frame))
+        self.frames[place].copy_(frame, non_blocking=True)  # returns once the frame has been read
         self.num_frames += 1
 
     def add(self, obs: np.ndarray, action: np.ndarray, reward: float, next_obs: np.ndarray, terminated: bool) -> None:
@@ -263,12 +264,12 @@ class FrameBuffer:
         self.last_obs = next_obs.copy()
         slot = self.num_added % self.capacity
         self.places[slot] = self.places_on_device[slot] = self.num_frames - 2
-        self.rows[slot].copy_(torch.tensor([float(action), reward, terminated]))
+        self.rows[slot].copy_(torch.tensor([float(action), reward, terminated]), non_blocking=True)
         self.num_added += 1
         self.first = max(self.first, self.num_added - self.capacity)
         while self.places[self.first % self.capacity] - self.stack + 1 < self.num_frames - len(self.frames):
             self.first += 1
-        self.window.copy_(torch.tensor([self.first, self.num_added - self.first]))
+        self.window.copy_(torch.tensor([self.first, self.num_added - self.first]), non_blocking=True)
 
     def sample(self, batch_size: int) -> Batch:
         """Uniform over what is stored, with replacement; obs and next_obs are uint8 [B, stack, height, width]."""
@@ -310,7 +311,7 @@ def make_buffer(obs_shape: tuple[int, ...], capacity: int, device: torch.device)
 def free_memory(device: torch.device) -> float:
     """Bytes free on `device`, or a container's limit; infinite where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] - 1e9  # for networks, gradients and batches
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     free = 1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) if meminfo.exists() else math.inf
     return min(free, float(limit.read_text().replace("max", "inf"))) if limit.exists() else free
@@ -384,7 +385,7 @@ class Agent(nn.Module):
             return np.array(self.action_space.sample())
         if self.q_network.has_frames or self.device.type == "cuda":
             with torch.inference_mode():
-                obs = torch.as_tensor(obs, dtype=torch.float32).to(self.device, non_blocking=True)
+                obs = torch.as_tensor(obs).to(self.device, non_blocking=True).float()
                 return self.q_network(obs.unsqueeze(0)).argmax().cpu().numpy()
         # a small network on the CPU: PyTorch's calls take several times longer than the arithmetic, NumPy's do not
         self.views = self.views or [(w.detach().numpy(), b.detach().numpy()) for w, b in self.q_network.weights]
@@ -441,7 +442,7 @@ class CudaGraph:
             torch.cuda.current_stream().wait_stream(self.stream)
             return output
         if self.num_calls == 4:
-            with torch.cuda.graph(self.graph):  # records, does not run
+            with torch.cuda.graph(self.graph, stream=self.stream):  # records, does not run
                 self.output = self.function()
         self.graph.replay()
         return self.output

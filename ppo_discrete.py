@@ -296,14 +296,14 @@ class Rollout:
 adam = torch.library.Library(f"adam_{__name__.strip('_')}", "FRAGMENT")
 adam.define(
     "step(Tensor(a!)[] p, Tensor(b!)[] grads, Tensor(c!)[] means, Tensor(d!)[] squares, "
-    "Tensor t, Tensor lr, Tensor scale) -> ()"
+    "Tensor t, Tensor lr, Tensor scale, Tensor loss) -> ()"
 )
 adam.impl("step", lambda *tensors: fused_adam(*tensors), "CompositeExplicitAutograd")
 adam.impl("step", lambda *_: None, "Meta")
 adam_step = getattr(torch.ops, adam.ns).step.default
 
 
-def fused_adam(parameters, grads, means, squares, num_steps, lr, scale) -> None:
+def fused_adam(parameters, grads, means, squares, num_steps, lr, scale, _) -> None:
     options = {"lr": lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-5, "weight_decay": 0.0, "grad_scale": scale}
     steps = [num_steps] * len(grads)
     torch._fused_adam_(parameters, grads, means, squares, [], steps, **options, amsgrad=False, maximize=False)
@@ -333,7 +333,8 @@ class Adam(nn.Module):
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
             scale = (norm / max_norm).clamp(min=1)  # the kernel divides by it
             self.num_steps.add_(1)
-            adam_step(self.owned, grads, self.means, self.squares, self.num_steps, self.lr, scale)
+            # torch.compile may compute a loss that is only logged after the step, unless the step takes it
+            adam_step(self.owned, grads, self.means, self.squares, self.num_steps, self.lr, scale, loss.detach())
 
 
 class Agent(nn.Module):
@@ -359,11 +360,15 @@ class Agent(nn.Module):
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "views": []}  # a copy has parameters of its own
 
+    def load_state_dict(self, *args, **kwargs):
+        self.views = []
+        return super().load_state_dict(*args, **kwargs)
+
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
         """action [N] for obs [N, *obs_shape]: drawn from π(s) to explore, otherwise the most likely one."""
-        if self.network.has_frames or self.device.type == "cuda":
+        if self.network.has_frames:
             with torch.inference_mode():
-                obs = torch.as_tensor(obs, dtype=torch.float32).to(self.device, non_blocking=True)
+                obs = torch.as_tensor(obs).to(self.device, non_blocking=True).float()
                 logits = self.network.policy(obs).cpu().numpy()
         else:
             logits = self.numpy_actor(obs.astype(np.float32, copy=False))
@@ -372,9 +377,9 @@ class Agent(nn.Module):
         return logits.argmax(-1)
 
     def numpy_actor(self, x: np.ndarray) -> np.ndarray:
-        """The small actor on the CPU, where PyTorch's calls take longer than the arithmetic."""
+        """The small actor on the CPU, also where the rest is on a GPU: its calls would take longer."""
         weights = self.network.actor.weights
-        self.views = self.views or [(w.detach().numpy().T, b.detach().numpy()) for w, b in weights]
+        self.views = self.views or [(w.detach().cpu().numpy().T, b.detach().cpu().numpy()) for w, b in weights]
         *hidden, (weight, bias) = self.views
         for hidden_weight, hidden_bias in hidden:
             x = np.tanh(x @ hidden_weight + hidden_bias)
@@ -399,6 +404,7 @@ class Agent(nn.Module):
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """update_epochs passes over a rollout [T, N, ...] in minibatches; returns detached means over all of them."""
+        self.views = []  # copies, if the parameters are on a GPU
         obs, action, reward, next_obs, terminated, done = batch
         obs, action, next_obs = (x.flatten(0, 1) for x in (obs, action, next_obs))
 
@@ -477,10 +483,9 @@ class CudaGraph:
             return output
         if self.num_calls == 4:
             self.inputs = [x.clone() for x in inputs]
-            with torch.cuda.graph(self.graph):  # records, does not run
+            with torch.cuda.graph(self.graph, stream=self.stream):  # records, does not run
                 self.output = self.function(*self.inputs)
-        for own, x in zip(self.inputs, inputs, strict=True):
-            own.copy_(x)
+        torch._foreach_copy_(self.inputs, inputs)
         self.graph.replay()
         return self.output
 

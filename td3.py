@@ -263,7 +263,7 @@ class ReplayBuffer:
 def free_memory(device: torch.device) -> float:
     """Bytes free on `device`, or a container's limit; infinite where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] - 1e9  # for networks, gradients and batches
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     free = 1024 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1]) if meminfo.exists() else math.inf
     return min(free, float(limit.read_text().replace("max", "inf"))) if limit.exists() else free
@@ -408,7 +408,7 @@ class CudaGraph:
             torch.cuda.current_stream().wait_stream(self.stream)
             return output
         if self.num_calls == 4:
-            with torch.cuda.graph(self.graph):  # records, does not run
+            with torch.cuda.graph(self.graph, stream=self.stream):  # records, does not run
                 self.output = self.function()
         self.graph.replay()
         return self.output

@@ -627,10 +627,12 @@ def test_compiled_update_learns_the_same(module):
     changes = {"policy_delay": 10} if module is td3 else {}  # more than torch.compile makes graphs of one function
     agents = make_agent(module, **changes), make_agent(module, **changes)
     buffer = filled_buffer("cpu")
-    compiled = module.compiled(agents[1].update)
-    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
-    for a, b in zip(eager, trained(agents[1], lambda: compiled(buffer.sample(32))), strict=True):
+    compiled, logged = module.compiled(agents[1].update), []
+    eager = trained(agents[0], lambda: logged.append(agents[0].update(buffer.sample(32))))
+    for a, b in zip(eager, trained(agents[1], lambda: logged.append(compiled(buffer.sample(32)))), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+    for name, value in logged[1].items():  # of before a step, not of after it
+        assert value.item() == pytest.approx(logged[51][name].item(), rel=1e-4, abs=1e-5), name
 
 
 @pytest.mark.cuda

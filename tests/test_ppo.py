@@ -399,18 +399,19 @@ def test_update_moves_the_mean_to_the_better_action():
 
 
 def test_compiled_update_is_the_eager_one(module):
-    states = []
+    states, logged = [], []
     for compile_it in (False, True):
         agent = make_agent(module, ent_autotune=True, ent_coef=0.1)
         if compile_it:
             agent.update_minibatch = module.compiled(agent.update_minibatch)
         batch = make_batch(agent)
         torch.manual_seed(3)
-        for _ in range(3):
-            agent.update(batch)
+        logged.append([agent.update(batch) for _ in range(3)][-1])
         states.append(agent.state_dict())
     for name, value in states[0].items():
         assert torch.allclose(value, states[1][name], atol=1e-4), name
+    for name, value in logged[0].items():  # of before a step, not of after it
+        assert value.item() == pytest.approx(logged[1][name].item(), rel=1e-4, abs=1e-5), name
 
 
 # ---- Acting ----
