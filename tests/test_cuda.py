@@ -39,6 +39,10 @@ def test_captured_update_of_ppo_learns_the_same(script, compile):
             agent.update_minibatch = module.CudaGraph(update)
         torch.manual_seed(3)
         metrics = [agent.update(batch) for _ in range(3)][-1]
+        x = torch.as_tensor(obs[0], device="cuda")
+        policy = agent.network.policy(agent.normalizer(x) if script == "ppo_continuous" else x)
+        greedy = policy[0] if script == "ppo_continuous" else policy.argmax(-1)
+        assert agent.act(obs[0], explore=False) == pytest.approx(greedy.detach().cpu().numpy(), abs=1e-4)
         results.append(([p.detach().clone() for p in agent.network.parameters()], metrics))
     (eager, expected), (captured, found) = results
     assert apart(start, eager, captured) < 0.02
