@@ -7,10 +7,11 @@
 Each measurement is a process of its own; the clock runs from step 1,000 to the end, with updates from step 500 on (PPO:
 from step 2,048), so that compilation is over. Equal are environments, batch, networks (two hidden layers of 256; DQN:
 120 and 84, from frames the Nature network; PPO: 64), updates per step and, in DQN, the share of random actions.
-Different on purpose: each library's own way of acting, storing and logging is part of what is measured. Evaluation,
-checkpoints and video are off everywhere. Rounds alternate all contestants; the ratio is taken in each round, and its
-median printed. SBX takes part where sbx-rl is installed, on a GPU where JAX finds it. With --save, all rounds are
-written to benchmark/results/speed/<case>.json, which report.py reads.
+Different on purpose: each library's own way of acting, storing and logging is part of what is measured; DDQN, which no
+peer has, stands beside their DQN. Evaluation, checkpoints and video are off everywhere. Rounds alternate all
+contestants; the ratio is taken in each round, and its median printed. SBX takes part where sbx-rl is installed, on a
+GPU where JAX finds it. With --save, all rounds are written to benchmark/results/speed/<case>.json, which report.py
+reads.
 """
 
 import argparse
@@ -57,6 +58,7 @@ CASES = {  # the peers' name of the algorithm
     "td3": {"script": "td3", "name": "TD3", **CONTINUOUS},
     "ddpg": {"script": "ddpg", "name": "DDPG", **CONTINUOUS},
     "dqn": {"script": "dqn", "name": "DQN", **DISCRETE},
+    "ddqn": {"script": "ddqn", "name": "DQN", **DISCRETE},  # the peers have none: ours does a forward pass more
     "dqn-atari": {"script": "dqn", "name": "DQN", **ATARI},
     "ppo_continuous": {
         "script": "ppo_continuous",
@@ -124,7 +126,7 @@ def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) ->
             command += ["--torch-threads", str(threads), "--log-interval", "512" if is_ppo else "1000"]
             command += ["--eval-interval", "0", "--checkpoint-interval", "0"]
             command += ["--compile"] * ("compiled" in contestant) + ["--cudagraphs"] * ("captured" in contestant)
-            command += ["--epsilon-duration", str(total // 10)] * (script == "dqn")
+            command += ["--epsilon-duration", str(total // 10)] * script.endswith("dqn")
         else:
             program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["peer_env"])
             program = program.replace("WARM_UP", str(warm_up)).replace("PEER", setting["peer"])
@@ -149,7 +151,7 @@ def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    help_of_cases = f"of {', '.join(CASES)}; default: all. dqn plays CartPole-v1, dqn-atari Pong"
+    help_of_cases = f"of {', '.join(CASES)}; default: all. dqn and ddqn play CartPole-v1, dqn-atari Pong"
     parser.add_argument("cases", nargs="*", metavar="case", help=help_of_cases)
     parser.add_argument("--threads", type=int, nargs="+", help="default: 1 and all, on a GPU 1")
     parser.add_argument("--rounds", type=int, default=5)
@@ -166,8 +168,8 @@ def main() -> None:
         about = {"machine": machine(), "versions": ", ".join(f"{name} {version(name)}" for name in names)}
         about["device"] = "cuda" if options.cuda else "cpu"
         unit = 2_048 if case.startswith("ppo") else 1_000
-        others = 20 if options.cuda else 2
-        steps = options.steps or unit * {"dqn": 20, "ppo_continuous": 10, "ppo_discrete": 40}.get(case, others)
+        units = {"dqn": 20, "ddqn": 20, "ppo_continuous": 10, "ppo_discrete": 40}.get(case, 20 if options.cuda else 2)
+        steps = options.steps or unit * units
         if steps % unit:
             parser.error(f"--steps must be a multiple of {unit} for {case}")
         measured = {threads: [] for threads in options.threads}
