@@ -18,6 +18,9 @@ KEYS = {"script", "environments", "seeds", "arguments", "variant"}
 # arguments of a script that do not change what it learns
 OTHER = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity", "capture_video"}
 OTHER |= {"log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
+SET_BY_RUN = {"env_id", "seed", "track", "resume", "evaluate", "out_dir"}  # by run.py itself, for each run
+# for each script hashes of code that gives the same runs, bit for bit
+SAME_CODE = tomllib.loads((BENCHMARK / "same_code.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,60 @@ class Run:
         return f"{self.row}/{self.seed}"
 
 
+def is_like(value: object, default: object) -> bool:
+    """Whether a script's argument with this default can have the value; one without a default takes any."""
+    types = {bool: bool, int: int, float: (int, float), str: str}.get(type(default), (int, float, str))
+    return isinstance(value, types) and isinstance(value, bool) == isinstance(default, bool)
+
+
+def runs_of(entry: dict) -> list[Run]:
+    """The runs of one of the [[experiments]]. ValueError, with what is wrong."""
+    if unknown := sorted(entry.keys() - KEYS):
+        raise ValueError(f"{', '.join(unknown)} is none of {', '.join(sorted(KEYS))}")
+    if missing := sorted(KEYS - {"variant"} - entry.keys()):
+        raise ValueError(f"{', '.join(missing)} is missing")
+    script, env_ids, seeds, arguments = (entry[name] for name in ("script", "environments", "seeds", "arguments"))
+    if not isinstance(env_ids, list) or not env_ids or not all(isinstance(env_id, str) for env_id in env_ids):
+        raise ValueError("environments is a list of Gymnasium's ids")
+    seeds = list(range(1, seeds + 1)) if type(seeds) is int else seeds
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError("seeds is their number, or a list of seeds")
+    path = ROOT / f"{script}.py"
+    if not path.exists():
+        raise ValueError(f"no script {script}")
+    known = defaults(path.read_text("utf-8"))
+    if not isinstance(arguments, dict) or "total_timesteps" not in arguments:
+        raise ValueError("arguments has no total_timesteps")
+    for name, value in arguments.items():
+        if name not in known or name in SET_BY_RUN:
+            raise ValueError(f"{name} is set by run.py" if name in SET_BY_RUN else f"{script}.py has no {name}")
+        if not is_like(value, known[name]):
+            raise ValueError(f"{name} = {value!r} is not of the type of its default, {known[name]!r}")
+    if arguments.get("eval_interval") == 0:
+        raise ValueError("eval_interval = 0: a result needs evaluations")
+    return [Run(script, env_id, entry.get("variant", ""), seed, arguments) for env_id in env_ids for seed in seeds]
+
+
 def grid(path: Path) -> list[Run]:
     """All runs of a file such as experiments.toml. ValueError, with what is wrong, for a grid that cannot be run."""
     try:
         entries = tomllib.loads(path.read_text("utf-8"))["experiments"]
     except (KeyError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: no list of [[experiments]]: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path}: no list of [[experiments]]")
     runs = []
     for number, entry in enumerate(entries, 1):
-        if unknown := entry.keys() - KEYS:
-            raise ValueError(f"{path}: experiment {number}: {', '.join(unknown)} is none of {', '.join(sorted(KEYS))}")
-        needed = KEYS - {"variant"} | {"total_timesteps"}
-        if missing := sorted(needed - entry.keys() - entry.get("arguments", {}).keys()):
-            raise ValueError(f"{path}: experiment {number}: {', '.join(missing)} is missing")
-        if not isinstance(entry["environments"], list) or not isinstance(entry["seeds"], int | list):
-            raise ValueError(f"{path}: experiment {number}: environments is a list, seeds a number or a list")
-        for env_id in entry["environments"]:
-            variant, arguments = entry.get("variant", ""), entry["arguments"]
-            seeds = entry["seeds"] if isinstance(entry["seeds"], list) else range(1, entry["seeds"] + 1)
-            runs += [Run(entry["script"], env_id, variant, seed, arguments) for seed in seeds]
-    names = [run.name for run in runs]
+        try:
+            runs += runs_of(entry)
+        except ValueError as error:
+            raise ValueError(f"{path}: experiment {number}: {error}") from error
+    names, first = [run.name for run in runs], {}
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path}: more than once: {', '.join(twice)}; give one of them a variant")
+    for run in runs:
+        if first.setdefault(run.row, run).arguments != run.arguments:
+            raise ValueError(f"{path}: {run.row} has two sets of arguments; give one of them a variant")
     return runs
 
 
@@ -98,7 +133,13 @@ def has_changed(run: Run, about: dict) -> bool:
     """Whether a result, by its `about`, was made by other mathematics or arguments than those of now."""
     now = made_by(run, (ROOT / f"{run.script}.py").read_text("utf-8"))
     before = {name: about["arguments"].get(name) for name in now["arguments"]}
-    return {"code": about["code"], "arguments": before} != now
+    return before != now["arguments"] or not is_same_code(run.script, about["code"], now["code"])
+
+
+def is_same_code(script: str, before: str | None, now: str) -> bool:
+    """Whether two hashes are equal, or of code that was shown to give the same runs."""
+    same = (set(one["hashes"]) for one in SAME_CODE.get(script, []))
+    return before == now or any({before, now} <= hashes for hashes in same)
 
 
 def write_result(path: Path, about: dict, rows: list[tuple[int, str, float]]) -> None:

@@ -19,6 +19,7 @@ lost goes on from there on another one, or later with --workers.
 """
 
 import argparse
+import contextlib
 import fcntl
 import importlib.util
 import itertools
@@ -36,9 +37,17 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from grid import BENCHMARK, ROOT, Run, grid, has_changed, made_by, read_result, write_result
+from grid import BENCHMARK, ROOT, Run, grid, has_changed, is_same_code, made_by, read_result, write_result
 
 STOPPED = 128 + signal.SIGTERM  # exit status of a script after SIGTERM
+
+
+def say(line: str, error: bool = False) -> None:
+    """Prints; without a terminal any more, nothing: the runs go on."""
+    try:
+        print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    except OSError:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 # ---- One run: its command, its folder, its result ----
@@ -50,12 +59,19 @@ def machine() -> str:
         processor = platform.processor() or platform.machine()
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     gpus = subprocess.run(query, capture_output=True, text=True).stdout if shutil.which(query[0]) else ""
-    return ", ".join([processor, f"{os.cpu_count()} cores", *gpus.split("\n")[:-1]])
+    return ", ".join([processor, f"{num_cores()} cores", *gpus.split("\n")[:-1]])
 
 
-def copy_scripts(folder: str) -> None:
-    for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py")]:
+def num_cores() -> int:
+    """Those that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def copy_scripts(folder: Path) -> None:
+    """With their commits, which may be others when a run begins."""
+    for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py"), BENCHMARK / "same_code.toml"]:
         shutil.copy(path, folder)
+    write_json(folder / "commits.json", {path.stem: commit_of(path.stem) for path in ROOT.glob("*.py")})
 
 
 def commit_of(script: str) -> str:
@@ -77,7 +93,10 @@ def command(run: Run, scripts: Path, folder: Path, track: bool) -> list[str]:
     """Starts the run or, where `folder` has a checkpoint of it, goes on with it."""
     script = [sys.executable, str(scripts / f"{run.script}.py")]
     if run_dirs := [path.parent for path in folder.glob("*/checkpoint.pt")]:
-        return [*script, "--resume", str(max(run_dirs, key=started_at))]
+        run_dir = max(run_dirs, key=started_at)
+        if track and not json.loads((run_dir / "args.json").read_text("utf-8"))["track"]:
+            say(f"{run.name}: was begun without --track, and goes on without")
+        return [*script, "--resume", str(run_dir)]
     for name, value in {"env_id": run.env_id, "seed": run.seed, **run.arguments, "out_dir": folder}.items():
         flag = name.replace("_", "-")
         script += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
@@ -96,13 +115,15 @@ def prepare(run: Run, folder: Path, scripts: Path) -> None:
         old = json.loads((folder / "made_by.json").read_text("utf-8"))
     except (OSError, ValueError):
         old = {}
-    if folder.exists() and {name: old.get(name) for name in made} != made:
+    same = old.get("arguments") == made["arguments"] and is_same_code(run.script, old.get("code"), made["code"])
+    if folder.exists() and not same:
         put_by = folder.with_name(f"{folder.name}.old-{time.time_ns()}")
-        print(f"{run.name}: its script or arguments have changed: it starts anew, what there was is in {put_by}")
+        say(f"{run.name}: its script or arguments have changed: it starts anew, what there was is in {put_by}")
         folder.rename(put_by)
     if not folder.exists():
         folder.mkdir(parents=True)
-        write_json(folder / "made_by.json", {"commit": commit_of(run.script), **made})
+        commits = json.loads((scripts / "commits.json").read_text("utf-8"))
+        write_json(folder / "made_by.json", {"commit": commits[run.script], **made})
 
 
 def start(run: Run, folder: Path, scripts: Path, track: bool, kept_open: tuple = ()) -> subprocess.Popen:
@@ -142,9 +163,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def last_line(folder: Path) -> str:
+def why(status: int, folder: Path) -> str:
+    """Of a run that failed: what its process ended with, and said last."""
+    if status < 0:
+        killed = f"killed by {signal.Signals(-status).name}"
+        return killed + ", perhaps for want of memory" * (-status == signal.SIGKILL) + "; start again to resume it"
     lines = (folder / "log.txt").read_text("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
+    return f"exit status {status}: {lines[-1] if lines else 'no output'}"
 
 
 def collect(run: Run, folder: Path, results: Path) -> Path:
@@ -180,36 +205,48 @@ def collect(run: Run, folder: Path, results: Path) -> Path:
 
 # ---- Many runs: here, or on a cluster ----
 class Signals:
-    """Counts Ctrl-C, SIGTERM, and the end of the terminal."""
+    """Counts Ctrl-C, SIGTERM, and the end of the terminal, unless nohup has it ignored."""
 
     def __init__(self):
-        self.count = 0
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self.receive)
+        self.count, self.told = 0, 0
+        self.listen()
 
-    def receive(self, number: int, _) -> None:
-        self.count += 1
-        what = "stopping: each run writes a checkpoint; once more kills them" if self.count == 1 else "killing"
-        print(what, file=sys.stderr)
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self.receive)
+
+    def receive(self, *_) -> None:
+        self.count += 1  # and nothing else: a signal may come in the middle of a print
+
+    def news(self) -> int:
+        """The count, if it has risen since the last call, else 0."""
+        if self.told == self.count:
+            return 0
+        self.told = self.count
+        say("stopping: each run writes a checkpoint; once more kills them" if self.told == 1 else "killing", error=True)
+        return self.told
 
 
 def run_here(runs: list[Run], options: argparse.Namespace, signals: Signals, lock: int):
     """Yields (run, exit status) as runs end; at most options.workers at a time."""
-    waiting, active, sent, told = list(runs), {}, 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as scripts:
+    waiting, active, told = list(runs), {}, time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        scripts = Path(name)
         copy_scripts(scripts)
         while active or (waiting and not signals.count):
             while waiting and len(active) < options.workers and not signals.count:
                 run = waiting.pop(0)
                 folder = options.runs / run.name
-                prepare(run, folder, Path(scripts))
-                active[run] = start(run, folder, Path(scripts), options.track, (lock,)), time.monotonic()
-                print(f"{run.name}: started, see {folder / 'log.txt'}")
-            count = signals.count  # may rise at any moment; all runs get the same signals
-            for process, _ in active.values():
-                if sent < count:
+                try:
+                    prepare(run, folder, scripts)
+                    active[run] = start(run, folder, scripts, options.track, (lock,)), time.monotonic()
+                    say(f"{run.name}: started, see {folder / 'log.txt'}")
+                except (OSError, ImportError) as error:  # a full disk, a package that is not there: the others go on
+                    yield run, f"cannot be started: {first_line(error)}"
+            if count := signals.news():
+                for process, _ in active.values():
                     os.killpg(process.pid, signal.SIGTERM if count == 1 else signal.SIGKILL)
-            sent = count
             for run, (process, _) in list(active.items()):
                 if process.poll() is not None:
                     del active[run]
@@ -217,7 +254,7 @@ def run_here(runs: list[Run], options: argparse.Namespace, signals: Signals, loc
             if time.monotonic() - told > options.progress:
                 told = time.monotonic()
                 for run, (_, begun) in active.items():
-                    print(progress_line(run, options.runs / run.name, told - begun))
+                    say(progress_line(run, options.runs / run.name, told - begun))
             time.sleep(0.2)
 
 
@@ -252,8 +289,11 @@ def unpack(files: dict[str, bytes], folder: Path) -> None:
 
 def pack(folder: Path) -> dict[str, bytes]:
     """The checkpoint is read before the events, which must reach at least as far."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".tmp", ".part")]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(paths, key=lambda p: p.name != "checkpoint.pt")}
+    paths, files = [path for path in folder.rglob("*") if path.suffix not in (".tmp", ".part")], {}
+    for path in sorted(paths, key=lambda path: path.name != "checkpoint.pt"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # Weights & Biases' own come and go
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 def run_there(run: Run, options: argparse.Namespace, keeper) -> int:
@@ -288,21 +328,26 @@ def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals, _
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     with tempfile.TemporaryDirectory() as scripts:
-        copy_scripts(scripts)
+        copy_scripts(Path(scripts))
         quiet = {"log_to_driver": False, "logging_level": "WARNING"}
         try:
             ray.init(address=options.ray, runtime_env={"working_dir": scripts}, **quiet)
         except (ConnectionError, ValueError) as error:
             sys.exit(f"--ray {options.ray}: {first_line(error)}")
+        signals.listen()  # again: Ray has put its own handler of SIGTERM there
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(options.runs.resolve())
         needs = {"num_gpus": options.gpus_per_run, "max_retries": options.retries}
         tasks = {}
         for run in runs:
-            prepare(run, options.runs / run.name, Path(scripts))
+            try:
+                prepare(run, options.runs / run.name, Path(scripts))
+            except OSError as error:
+                yield run, f"cannot be started: {first_line(error)}"
+                continue
             threads = run.arguments.get("torch_threads", 1)
             tasks[ray.remote(run_there).options(num_cpus=threads, **needs).remote(run, options, keeper)] = run
-        sent, told = 0, time.monotonic()
+        told = time.monotonic()
         while tasks:
             ended, _ = ray.wait(list(tasks), timeout=0.5)
             for task in ended:
@@ -315,16 +360,15 @@ def run_on_ray(runs: list[Run], options: argparse.Namespace, signals: Signals, _
                     yield run, str(error).strip().splitlines()[-1]
                 except ray.exceptions.RayError as error:
                     yield run, first_line(error)
-            if sent < signals.count:
-                sent = signals.count
+            if count := signals.news():
                 for task in tasks:
-                    ray.cancel(task, force=sent > 1)
+                    ray.cancel(task, force=count > 1)
             if time.monotonic() - told > options.progress:
                 told = time.monotonic()
                 waited_for = {run.name for run in tasks.values()}
                 for name, line in ray.get(keeper.said.remote()).items():
                     if name in waited_for:
-                        print(line)
+                        say(line)
 
 
 def main() -> int:
@@ -351,15 +395,16 @@ def main() -> int:
         runs = grid(options.experiments)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    if unknown := sorted({run.script for run in runs if not (ROOT / f"{run.script}.py").exists()}):
-        parser.error(f"{options.experiments}: no script {', '.join(unknown)}")
     runs = [run for run in runs if all(word in f"/{run.name}/" for word in options.only)]
     if not runs:
         parser.error("no run has all words of --only; --list shows the names")
     if options.ray and importlib.util.find_spec("ray") is None:
         parser.error("--ray needs benchmark/requirements.txt: install it")
     have = {run: options.results / f"{run.name}.csv" for run in runs}
-    have = {run: read_result(path)[0] for run, path in have.items() if path.exists()}
+    try:
+        have = {run: read_result(path)[0] for run, path in have.items() if path.exists()}
+    except ValueError as error:
+        parser.error(str(error))
     changed = {run for run, about in have.items() if has_changed(run, about)}
     left = [run for run in runs if run not in have or (options.redo_changed and run in changed)]
     if options.list:
@@ -369,7 +414,7 @@ def main() -> int:
             finished = "finished" + ", but by other code or arguments" * (run in changed)
             print(f"{run.name}: {finished if run in have else state}")
         return 0
-    print(f"{len(runs)} runs, {len(have)} finished before, {len(changed)} of them by other code or arguments")
+    say(f"{len(runs)} runs, {len(have)} finished before, {len(changed)} of them by other code or arguments")
 
     options.runs.mkdir(parents=True, exist_ok=True)
     signals, finished, failed = Signals(), 0, {}
@@ -382,21 +427,19 @@ def main() -> int:
             folder = options.runs / run.name
             if status == 0:
                 try:
-                    print(f"{run.name}: finished, {collect(run, folder, options.results)}")
+                    say(f"{run.name}: finished, {collect(run, folder, options.results)}")
                     finished += 1
                     continue
                 except (OSError, ValueError, KeyError) as error:
-                    why = f"no result: {error!r}"
-            elif signals.count and status in (STOPPED, -signal.SIGTERM, -signal.SIGKILL):
-                print(f"{run.name}: stopped")
+                    status = f"no result: {error!r}"
+            elif signals.count > 1 or (signals.count and status in (STOPPED, -signal.SIGTERM, -signal.SIGKILL)):
+                say(f"{run.name}: stopped")
                 continue
-            else:
-                why = f"exit status {status}: {last_line(folder)}" if isinstance(status, int) else status
-            failed[run] = f"{why} ({folder / 'log.txt'})"
-            print(f"{run.name}: FAILED, {failed[run]}", file=sys.stderr)
-    print(f"{finished} finished, {len(failed)} failed, {len(left) - finished - len(failed)} left")
-    for run, why in failed.items():
-        print(f"failed: {run.name}: {why}", file=sys.stderr)
+            failed[run] = f"{why(status, folder) if isinstance(status, int) else status} ({folder / 'log.txt'})"
+            say(f"{run.name}: FAILED, {failed[run]}", error=True)
+    say(f"{finished} finished, {len(failed)} failed, {len(left) - finished - len(failed)} left")
+    for run, reason in failed.items():
+        say(f"failed: {run.name}: {reason}", error=True)
     return 1 if failed else 128 + signal.SIGINT if signals.count else 0
 
 
