@@ -66,7 +66,7 @@ def runs_of(entry: dict) -> list[Run]:
         raise ValueError(f"no script {script}")
     known = defaults(path.read_text("utf-8"))
     if not isinstance(arguments, dict) or "total_timesteps" not in arguments:
-        raise ValueError("arguments has no total_timesteps")
+        raise ValueError("total_timesteps is missing among the arguments")
     for name, value in arguments.items():
         if name not in known or name in SET_BY_RUN:
             raise ValueError(f"{name} is set by run.py" if name in SET_BY_RUN else f"{script}.py has no {name}")

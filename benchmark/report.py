@@ -8,6 +8,7 @@ Intervals are rliable's (Agarwal et al., arXiv:2108.13264): the interquartile me
 by a bootstrap that draws seeds; where there are fewer than five seeds, there is none.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from grid import BENCHMARK, ROOT, grid, has_changed, read_result
+from grid import BENCHMARK, ROOT, code_hash, grid, has_changed, is_same_code, read_result
 from rliable import library, metrics
 
 matplotlib.use("Agg")
@@ -45,12 +46,12 @@ class Row:
         self.num_seeds, self.steps = len(runs), runs[0].arguments["total_timesteps"]
         done = [(run, results / f"{run.name}.csv") for run in runs if (results / f"{run.name}.csv").exists()]
         read = [(run, *read_result(path)) for run, path in done]
-        self.seeds = [rows for _, _, rows in read if rows[-1][0] >= self.steps]
-        if short := [run.name for run, _, rows in read if rows[-1][0] < self.steps]:
+        self.seeds = [rows for _, _, rows in read if rows and rows[-1][0] >= self.steps]
+        if short := [run.name for run, _, rows in read if not rows or rows[-1][0] < self.steps]:
             print(f"left out, with fewer than {self.steps:,} steps: {', '.join(short)}", file=sys.stderr)
         self.mark = " †" * any(has_changed(run, about) for run, about, _ in read)
 
-    def returns(self, kind: str, steps: int) -> np.ndarray:
+    def returns(self, kind: str, steps: float) -> np.ndarray:
         """For each seed the mean of the last 100 training episodes, or the last evaluation, until `steps`."""
         until = [[value for step, of, value in rows if of == kind and step <= steps] for rows in self.seeds]
         return np.array([np.mean(values[-100:]) if kind == "train" else values[-1] for values in until])
@@ -99,7 +100,9 @@ def results_table(rows: list[Row], variants: bool) -> str:
         line = [f"`{row.script}.py`", row.env_id + row.mark, *[row.variant] * variants]
         line += [f"{row.steps:,}", f"{len(row.seeds)} of {row.num_seeds}"]
         for kind in ("train", "eval"):
-            values = row.returns(kind, row.steps * 1.01)  # PPO's last evaluation is at the end of a whole rollout
+            values = row.returns(
+                kind, math.inf
+            )  # PPO's last evaluation is at the end of a whole rollout, after row.steps
             line += [spread(values), ""]
             if len(values) >= MIN_SEEDS:
                 iqm, low, high = (number(x[0]) for x in interquartile_mean(values[:, None]))
@@ -148,23 +151,32 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
 
 
 def speed_table() -> str:
-    """Medians of steps per second over the rounds, and medians of the rounds' ratios."""
-    lines = []
+    """Medians of steps per second over the rounds, their range, and medians of the rounds' ratios."""
+    lines, measured_on = [], defaultdict(list)
     for path in sorted((BENCHMARK / "results" / "speed").glob("*.json")):
-        measured = json.loads(path.read_text())
-        for threads, rounds in measured["rounds"].items():
+        measured, case = json.loads(path.read_text("utf-8")), path.stem.removesuffix("-cuda")
+        script = case.removesuffix("-atari")
+        now = code_hash((ROOT / f"{script}.py").read_text("utf-8"))
+        case += " †" * (not is_same_code(script, measured.get("code"), now))
+        measured_on[f"{measured['machine']}; {measured['versions']}"].append(case)
+        for threads, rounds in sorted(measured["rounds"].items(), key=lambda of: int(of[0])):
             where = threads
             if measured["device"] == "cuda":
                 where = measured["machine"].split(", ")[-1] + f", {threads} threads" * (threads != "1")
-            line = [path.stem.removesuffix("-cuda"), where]
-            line += [f"{np.median([one[c] for one in rounds]):,.0f}" if c in rounds[0] else "" for c in CONTESTANTS]
+            line = [case, where]
+            for name in CONTESTANTS:
+                speeds = [one[name] for one in rounds if name in one]
+                line.append(f"{np.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f})" if speeds else "")
             for peer in ("SB3", "SBX"):
                 ours = [name for name in CONTESTANTS if name.startswith("PlainRL") and {name, peer} <= rounds[0].keys()]
                 line.append(", ".join(f"{np.median([one[name] / one[peer] for one in rounds]):.2f}" for name in ours))
             lines.append(line)
     head = ["case", "threads or GPU", *CONTESTANTS.values(), "ours / SB3", "ours / SBX"]
     used = [i for i in range(len(head)) if any(line[i] for line in lines)]
-    return table([head[i] for i in used], [[line[i] for i in used] for line in lines])
+    notes = [f"{', '.join(cases)}: {where}." for where, cases in measured_on.items()]
+    if len(notes) == 1:
+        notes = [f"{next(iter(measured_on))}."]
+    return table([head[i] for i in used], [[line[i] for i in used] for line in lines]) + "\n\n" + "\n".join(notes)
 
 
 # ---- Figures ----
@@ -178,7 +190,7 @@ def draw_curves(rows: list[Row], env_ids: list[str], path: Path) -> None:
     colors = dict(zip(sorted({row.script for row in rows}), plt.cm.tab10.colors, strict=False))
     for panel, env_id in zip(axes.flat, env_ids, strict=False):
         for row in rows:
-            if row.env_id == env_id and not row.variant:
+            if row.env_id == env_id:
                 steps, values = row.curve(20)
                 iqm, low, high = interquartile_mean(values, reps=200)
                 panel.plot(steps, iqm, color=colors[row.script], label=f"{row.script} ({len(values)} seeds)")
@@ -190,8 +202,17 @@ def draw_curves(rows: list[Row], env_ids: list[str], path: Path) -> None:
         panel.legend(fontsize="small")
     for panel in axes.flat[len(env_ids) :]:
         panel.axis("off")
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, metadata={"Data": digest(rows)})
     plt.close(figure)
+
+
+def digest(rows: list[Row]) -> str:
+    """Of the data of a figure, which a test compares with that in the figure's file."""
+    return hashlib.sha256(repr([(row.script, row.env_id, row.variant, row.seeds) for row in rows]).encode()).hexdigest()
+
+
+def rows_of(figure: str, rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.script in FIGURES[figure] and not row.variant]
 
 
 def tables() -> dict[str, str]:
@@ -221,19 +242,22 @@ def fill(text: str, made: dict[str, str]) -> str:
 
 
 def main() -> None:
-    made = tables()
+    try:
+        made = tables()
+    except ValueError as error:
+        sys.exit(str(error))
     for path in (ROOT / "README.md", BENCHMARK / "README.md"):
         path.write_text(fill(path.read_text("utf-8"), made), "utf-8")
     rows, figures = load_rows(), BENCHMARK / "figures"
-    for name, scripts in FIGURES.items():
-        chosen = [row for row in rows if row.script in scripts]
-        draw_curves(chosen, list(dict.fromkeys(row.env_id for row in chosen)), figures / f"{name}.png")
+    for name in FIGURES:
+        if chosen := rows_of(name, rows):
+            draw_curves(chosen, list(dict.fromkeys(row.env_id for row in chosen)), figures / f"{name}.png")
     for path in sorted((BENCHMARK / "notes").glob("*.py")):
         if (path.parent / "data" / path.stem).exists():
             subprocess.run([sys.executable, path], check=True, stdout=subprocess.DEVNULL)
 
 
-FIGURES = {
+FIGURES = {  # a new script needs a name here
     "discrete": ("dqn", "ddqn", "ppo_discrete"),
     "continuous": ("ddpg", "td3", "sac_continuous", "ppo_continuous"),
 }

@@ -5,13 +5,21 @@
     python benchmark/speed.py sac_continuous td3 --cuda      # on a GPU, and captured as a CUDA graph
 
 Each measurement is a process of its own; the clock runs from step 1,000 to the end, with updates from step 500 on (PPO:
-from step 2,048), so that compilation is over. Equal are environments, batch, networks (two hidden layers of 256; DQN:
-120 and 84, from frames the Nature network; PPO: 64), updates per step and, in DQN, the share of random actions.
-Different on purpose: each library's own way of acting, storing and logging is part of what is measured; DDQN, which no
-peer has, stands beside their DQN. Evaluation, checkpoints and video are off everywhere. Rounds alternate all
-contestants; the ratio is taken in each round, and its median printed. SBX takes part where sbx-rl is installed, on a
-GPU where JAX finds it. With --save, all rounds are written to benchmark/results/speed/<case>.json, which report.py
-reads.
+from step 2,048), so that compilation is over. On a CPU each process is held to as many cores as it has threads. Rounds
+alternate all contestants; the ratio is taken in each round, and its median printed.
+
+Equal are environments, batches, networks (two hidden layers of 256; DQN: 120 and 84, from frames the Nature network;
+PPO: 64), updates per step, the noise of actions and, in DQN, the share of random ones. Evaluation, checkpoints and
+video are off everywhere. Not equal are each library's ways of acting, storing and logging, which are what is measured:
+- ours alone writes TensorBoard's files and a line of progress; its PPO evaluates the value of each next observation,
+  and with continuous actions scales observations and rewards;
+- SB3's DQN clips gradients, and both peers' has the Huber loss; SBX's has 120 and 120 units;
+- SBX's TD3 moves its targets in every step, and its actor climbs the smaller of both critics;
+- neither peer has Double DQN: their DQN stands beside ours.
+
+SBX takes part where sbx-rl is installed, on a GPU only if JAX finds it (pip install "jax[cuda12]"). With --save, all
+rounds are written to benchmark/results/speed/<case>.json, which report.py reads; what was measured there on the same
+machine with the same versions and code, with another number of threads, stays.
 """
 
 import argparse
@@ -25,7 +33,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from run import machine
+from grid import code_hash
+from run import machine, num_cores, write_json
 
 ROOT = Path(__file__).parent.parent
 OFF_POLICY = {"ours": ["--learning-starts", "500"], "peer": "learning_starts=500, gradient_steps=1, "}
@@ -36,10 +45,11 @@ CONTINUOUS = {
     "peer": OFF_POLICY["peer"]
     + 'policy="MlpPolicy", batch_size=256, policy_kwargs={"net_arch": [256, 256]}, train_freq=1',
 }
+NOISE = ", action_noise=NormalActionNoise(np.zeros(3), np.full(3, 0.1))"
 DISCRETE = {
     "env": "CartPole-v1",
     "ours": [*OFF_POLICY["ours"], "--buffer-size", "10000"],
-    "peer_env": 'gym.make("CartPole-v1")',
+    "peer_env": 'gym.make("CartPole-v1", disable_env_checker=True)',
     "peer": OFF_POLICY["peer"]
     + 'policy="MlpPolicy", batch_size=128, policy_kwargs={"net_arch": [120, 84]}, train_freq=10, buffer_size=10_000, '
     "target_update_interval=500, exploration_fraction=0.1, exploration_final_eps=0.05",
@@ -47,7 +57,7 @@ DISCRETE = {
 ATARI = {
     "env": "PongNoFrameskip-v4",
     "ours": [*OFF_POLICY["ours"], "--buffer-size", "10000", "--batch-size", "32", "--train-interval", "4"],
-    "peer_env": 'VecFrameStack(make_atari_env("ale_py:PongNoFrameskip-v4"), 4)',
+    "peer_env": 'VecFrameStack(make_atari_env("ale_py:PongNoFrameskip-v4", env_kwargs=UNCHECKED), 4)',
     "peer": OFF_POLICY["peer"]
     + 'policy="CnnPolicy", batch_size=32, train_freq=4, buffer_size=10_000, target_update_interval=500, '
     "exploration_fraction=0.1, exploration_final_eps=0.05",
@@ -55,10 +65,10 @@ ATARI = {
 }
 CASES = {  # the peers' name of the algorithm
     "sac_continuous": {"script": "sac_continuous", "name": "SAC", **CONTINUOUS},
-    "td3": {"script": "td3", "name": "TD3", **CONTINUOUS},
-    "ddpg": {"script": "ddpg", "name": "DDPG", **CONTINUOUS},
+    "td3": {"script": "td3", "name": "TD3", **CONTINUOUS, "peer": CONTINUOUS["peer"] + NOISE},
+    "ddpg": {"script": "ddpg", "name": "DDPG", **CONTINUOUS, "peer": CONTINUOUS["peer"] + NOISE},
     "dqn": {"script": "dqn", "name": "DQN", **DISCRETE},
-    "ddqn": {"script": "ddqn", "name": "DQN", **DISCRETE},  # the peers have none: ours does a forward pass more
+    "ddqn": {"script": "ddqn", "name": "DQN", **DISCRETE},
     "dqn-atari": {"script": "dqn", "name": "DQN", **ATARI},
     "ppo_continuous": {
         "script": "ppo_continuous",
@@ -73,7 +83,7 @@ CASES = {  # the peers' name of the algorithm
         "name": "PPO",
         "env": "CartPole-v1",
         "ours": [],
-        "peer_env": 'make_vec_env("CartPole-v1", n_envs=4)',
+        "peer_env": 'make_vec_env("CartPole-v1", n_envs=4, env_kwargs=UNCHECKED)',
         "peer": 'policy="MlpPolicy", n_steps=128, batch_size=128, n_epochs=4',
     },
 }
@@ -81,12 +91,15 @@ CASES = {  # the peers' name of the algorithm
 PEER = """
 import sys, time
 library, threads, total = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+import numpy as np
 import torch
 torch.set_num_threads(threads)
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecFrameStack
+UNCHECKED = {"disable_env_checker": True}
 if library == "sbx":
     from sbx import NAME as Algorithm
 else:
@@ -106,15 +119,30 @@ print("SPS", (total - WARM_UP) / (time.perf_counter() - clock.start))
 """
 
 
-def contestants(case: str, cuda: bool) -> list[str]:
+def has_sbx(cuda: bool) -> bool:
+    if not cuda or importlib.util.find_spec("sbx") is None:
+        return importlib.util.find_spec("sbx") is not None
+    program = "import jax; assert jax.default_backend() == 'gpu'"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+    if not found:
+        print("without SBX: JAX finds no GPU", file=sys.stderr)
+    return found
+
+
+def contestants(case: str, cuda: bool, sbx: bool) -> list[str]:
     ours = ["PlainRL", "PlainRL compiled"] + ["PlainRL captured", "PlainRL compiled, captured"] * cuda
-    peers = ["SB3"] + ["SBX"] * (importlib.util.find_spec("sbx") is not None)
-    return [name for name in [*ours, *peers] if cuda or name not in CASES[case].get("without", [])]
+    return [*ours, "SB3"] + ["SBX"] * (sbx and (cuda or "SBX" not in CASES[case].get("without", [])))
 
 
 def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) -> float:
     """Environment steps per second of one process."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    hold = None
+    if not cuda:
+        environment["JAX_PLATFORMS"] = "cpu"
+        if hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))[:threads]
+            hold = lambda: os.sched_setaffinity(0, cores)  # noqa: E731
     setting, script = CASES[case], CASES[case]["script"]
     is_ppo = script.startswith("ppo")
     warm_up = 2_048 if is_ppo else 1_000  # steps before the clock starts
@@ -132,10 +160,8 @@ def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) ->
             program = program.replace("WARM_UP", str(warm_up)).replace("PEER", setting["peer"])
             command = [sys.executable, "-c", program, contestant.lower()]
             command += [str(threads), str(total), "cuda" if cuda else "cpu"]
-            if contestant == "SBX" and hasattr(os, "sched_setaffinity"):  # XLA takes its threads from the cores it sees
-                cores = sorted(os.sched_getaffinity(0))[:threads]
-                command = ["taskset", "-c", ",".join(map(str, cores)), *command]
-        result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        pipes = {"capture_output": True, "text": True}
+        result = subprocess.run(command, env=environment, cwd=folder, preexec_fn=hold, **pipes)
         if result.returncode:
             sys.exit(f"{contestant} failed:\n{result.stderr}")
         if contestant.startswith("PlainRL"):
@@ -159,21 +185,28 @@ def main() -> None:
     parser.add_argument("--cuda", action="store_true", help="on a GPU")
     parser.add_argument("--save", action="store_true", help="write benchmark/results/speed/<case>.json")
     options = parser.parse_args()
-    options.threads = options.threads or ([1] if options.cuda else sorted({1, os.cpu_count()}))
+    options.threads = options.threads or ([1] if options.cuda else sorted({1, num_cores()}))
     if unknown := set(options.cases) - CASES.keys():
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    if (
+        options.cuda
+        and subprocess.run([sys.executable, "-c", "import torch; torch.zeros(1, device='cuda')"]).returncode
+    ):
+        parser.error("--cuda: PyTorch finds no GPU")
+    sbx = has_sbx(options.cuda)
     for case in options.cases or CASES:
-        peers = contestants(case, options.cuda)
+        peers = contestants(case, options.cuda, sbx)
         names = "torch", "gymnasium", "stable-baselines3", *["sbx-rl", "jax"] * ("SBX" in peers)
         about = {"machine": machine(), "versions": ", ".join(f"{name} {version(name)}" for name in names)}
-        about["device"] = "cuda" if options.cuda else "cpu"
+        about |= {"device": "cuda" if options.cuda else "cpu"}
+        about |= {"code": code_hash((ROOT / f"{CASES[case]['script']}.py").read_text("utf-8"))}
         unit = 2_048 if case.startswith("ppo") else 1_000
         units = {"dqn": 20, "ddqn": 20, "ppo_continuous": 10, "ppo_discrete": 40}.get(case, 20 if options.cuda else 2)
         steps = options.steps or unit * units
         if steps % unit:
             parser.error(f"--steps must be a multiple of {unit} for {case}")
-        measured = {threads: [] for threads in options.threads}
-        for threads, rounds in measured.items():
+        for threads in options.threads:
+            rounds = []
             for _ in range(options.rounds):
                 rounds.append({peer: measure(case, peer, threads, steps, options.cuda) for peer in peers})
                 print(case, threads, rounds[-1], file=sys.stderr, flush=True)
@@ -184,10 +217,17 @@ def main() -> None:
                 ratio = statistics.median(one["PlainRL"] / one[peer] for one in rounds)
                 speed = f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
                 print(f"| {peer} | {speed} | {ratio:.2f} |")
-        if options.save:
-            path = ROOT / "benchmark" / "results" / "speed" / f"{case}{'-cuda' * options.cuda}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({**about, "rounds": measured}, indent=1) + "\n")
+            if options.save:
+                save(f"{case}{'-cuda' * options.cuda}", about, threads, rounds)
+
+
+def save(name: str, about: dict, threads: int, rounds: list[dict]) -> None:
+    """Beside the rounds of other numbers of threads, if they are of the same machine, versions and code."""
+    path = ROOT / "benchmark" / "results" / "speed" / f"{name}.json"
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    kept = before["rounds"] if {name: before.get(name) for name in about} == about else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**about, "rounds": {**kept, str(threads): rounds}})
 
 
 if __name__ == "__main__":

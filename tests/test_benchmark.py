@@ -1,11 +1,14 @@
 """The benchmark: its grid, its runner with failing and interrupted runs, and the READMEs' tables from its results."""
 
+import fcntl
+import json
 import os
 import re
 import signal
 import statistics
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -36,11 +39,20 @@ LONG = (
 )
 
 
-def start(folder: Path, experiments: str, *flags: str) -> subprocess.Popen:
+def start(folder: Path, experiments: str, *flags: str, **options) -> subprocess.Popen:
     (folder / "grid.toml").write_text(experiments)
     command = [sys.executable, str(ROOT / "benchmark" / "run.py"), "--experiments", str(folder / "grid.toml"), *flags]
     command += ["--results", str(folder / "results"), "--runs", str(folder / "runs"), "--progress", "0.5"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    )
+
+
+def wait_for(what, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_finished_runs_are_kept_and_skipped_and_a_failed_one_is_named(tmp_path):
@@ -65,10 +77,8 @@ def test_a_stopped_grid_goes_on_where_it_was_and_anew_if_its_arguments_changed(t
     log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
     for number in range(2):
         process = start(tmp_path, LONG)
-        begun = time.monotonic()
-        while not (log.exists() and log.read_text().count("from step") > number and "evaluation" in log.read_text()):
-            assert time.monotonic() < begun + 60
-            time.sleep(0.1)
+        wait_for(lambda n=number: log.exists() and log.read_text().rpartition("from step")[0].count("from step") == n)
+        wait_for(lambda: "evaluation" in log.read_text().rpartition("from step")[2])
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
@@ -88,10 +98,7 @@ def test_a_stopped_grid_goes_on_where_it_was_and_anew_if_its_arguments_changed(t
 def test_a_killed_runner_leaves_no_runs_behind(tmp_path):
     log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
     process = start(tmp_path, LONG)
-    begun = time.monotonic()
-    while not (log.exists() and "evaluation" in log.read_text()):
-        assert time.monotonic() < begun + 60
-        time.sleep(0.1)
+    wait_for(lambda: log.exists() and "evaluation" in log.read_text())
     process.kill()
     process.wait()
     time.sleep(1)
@@ -100,12 +107,78 @@ def test_a_killed_runner_leaves_no_runs_behind(tmp_path):
     assert log.stat().st_size == size
 
 
+def test_a_run_that_is_killed_is_named_and_resumed_later(tmp_path):
+    log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
+    process = start(tmp_path, LONG)
+    wait_for(lambda: list(log.parent.glob("*/checkpoint.pt")))
+    (run,) = (pid for pid in Path("/proc").glob("[0-9]*") if is_run_in(log.parent, pid))
+    os.kill(int(run.name), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"^failed: ppo_continuous/Pendulum-v1/1: killed by SIGKILL", output, re.M), output
+    process = start(tmp_path, LONG)
+    wait_for(lambda: log.read_text().count("from step") == 2)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert re.findall(r"from step ([\d,]+)", log.read_text())[1] != "0"
+
+
+def is_run_in(folder: Path, process: Path) -> bool:
+    try:
+        return (process / "cwd").resolve() == folder and "ppo_continuous.py" in (process / "cmdline").read_text()
+    except OSError:
+        return False
+
+
+def test_a_closed_terminal_stops_the_grid_with_checkpoints(tmp_path):
+    """Nothing can be printed any more, and SIGHUP comes."""
+    folder = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1"
+    controller, terminal = os.openpty()
+    own = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    process = start(tmp_path, LONG, stdin=terminal, stdout=terminal, stderr=terminal, **own)
+    os.close(terminal)
+    wait_for(lambda: list(folder.glob("*/checkpoint.pt")))
+    closed = time.time()
+    os.close(controller)
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    (checkpoint,) = folder.glob("*/checkpoint.pt")
+    assert checkpoint.stat().st_mtime > closed
+
+
+def test_nohup_holds(tmp_path):
+    log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
+    process = start(tmp_path, LONG, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_for(lambda: log.exists() and "evaluation" in log.read_text())
+    process.send_signal(signal.SIGHUP)
+    evaluations = log.read_text().count("evaluation")
+    wait_for(lambda: log.read_text().count("evaluation") > evaluations + 5)
+    assert process.poll() is None
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert output.count("stopping") == 1 and "0 failed, 1 left" in output
+
+
+def test_tracked_runs_have_the_group_of_their_row_and_tags(tmp_path):
+    """With a package of wandb's name that notes the environment of the process."""
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "wandb.py").write_text(
+        "import os, pathlib\n"
+        "def __getattr__(name):\n"
+        "    text = '\\n'.join(os.environ[f'WANDB_{what}'] for what in ('RUN_GROUP', 'TAGS'))\n"
+        "    pathlib.Path(__file__).with_name('noted').write_text(text)\n"
+        "    raise AttributeError(name)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "stub")}
+    process = start(tmp_path, GOOD.replace("seeds = 2", "seeds = 1"), "--track", env=environment)
+    assert "1 finished" in process.communicate(timeout=60)[0]
+    group, tags = (tmp_path / "stub" / "noted").read_text().splitlines()
+    assert group == "ppo_continuous/Pendulum-v1" and tags == "benchmark,ppo_continuous,Pendulum-v1"
+
+
 def test_a_second_runner_is_refused_while_the_first_works(tmp_path):
     log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
-    first, begun = start(tmp_path, LONG), time.monotonic()
-    while not log.exists():
-        assert time.monotonic() < begun + 60
-        time.sleep(0.1)
+    first = start(tmp_path, LONG)
+    wait_for(log.exists)
     second = start(tmp_path, LONG)
     assert "is at work in" in second.communicate(timeout=60)[0] and second.returncode == 2
     first.send_signal(signal.SIGTERM)
@@ -135,6 +208,19 @@ def test_a_result_of_other_code_is_named_and_made_anew_on_demand(tmp_path):
         (GOOD.replace("total_timesteps", "gamma"), "total_timesteps is missing"),
         (GOOD + GOOD, "more than once: ppo_continuous/Pendulum-v1/1, ppo_continuous/Pendulum-v1/2"),
         (GOOD.replace("ppo_continuous", "nothing"), "no script nothing"),
+        (GOOD.replace("num_steps", "steps"), "ppo_continuous.py has no steps"),
+        (GOOD.replace("2_048", '"2k"'), "total_timesteps = '2k' is not of the type of its default"),
+        (GOOD.replace("2_048", "1e6"), "total_timesteps = 1000000.0 is not of the type"),
+        (GOOD.replace("= 8", "= 8, gamma = true"), "gamma = True is not of the type"),
+        (GOOD.replace("= 8", "= 8, seed = 3"), "seed is set by run.py"),
+        (GOOD.replace("interval = 512", "interval = 0"), "a result needs evaluations"),
+        (GOOD.replace("seeds = 2", 'seeds = ["a"]'), "seeds is their number, or a list"),
+        (GOOD.replace("seeds = 2", "seeds = 0"), "seeds is their number, or a list"),
+        (
+            GOOD + GOOD.replace("seeds = 2", "seeds = [3]").replace("= 8", "= 4"),
+            "Pendulum-v1 has two sets of arguments",
+        ),
+        (GOOD.replace("[[experiments]]", "[experiments]"), "no list of [[experiments]]"),
         ("[[experiments", "grid.toml"),
     ],
 )
@@ -168,6 +254,43 @@ def test_code_hash_is_of_the_mathematics():
     assert grid.code_hash(source.replace("torch.minimum", "torch.maximum")) != code
 
 
+def test_code_that_was_shown_to_give_the_same_runs_counts_as_the_same(monkeypatch):
+    monkeypatch.setattr(grid, "SAME_CODE", {"td3": [{"hashes": ["a", "b"]}, {"hashes": ["c", "d"]}]})
+    assert grid.is_same_code("td3", "a", "b") and grid.is_same_code("td3", "d", "c")
+    assert grid.is_same_code("ddpg", "a", "a") and not grid.is_same_code("ddpg", "a", "b")
+    assert not grid.is_same_code("td3", "b", "c") and not grid.is_same_code("td3", None, "c")
+
+
+def test_every_result_says_what_it_was_made_by():
+    for path in (ROOT / "benchmark" / "results").glob("*/*/*.csv"):
+        about, rows = grid.read_result(path)
+        fields = "commit", "code", "arguments", "versions", "machine", "device", "wall time"
+        assert tuple(about) == fields and all(about.values()) and rows, path
+        assert str(about["arguments"]["seed"]) == path.stem, path
+
+
+def test_the_peers_play_against_arguments_that_the_scripts_have():
+    import speed
+
+    for case in speed.CASES.values():
+        known = grid.defaults((ROOT / f"{case['script']}.py").read_text("utf-8"))
+        flags = {flag.removeprefix("--").replace("-", "_") for flag in case["ours"] if flag.startswith("--")}
+        assert flags <= known.keys() and {"eval_interval", "checkpoint_interval", "torch_threads"} <= known.keys()
+    assert {case["script"] for case in speed.CASES.values()} == {path.stem for path in ROOT.glob("*.py")}
+
+
+def test_speeds_of_another_number_of_threads_stay_if_all_else_is_equal(tmp_path, monkeypatch):
+    import speed
+
+    monkeypatch.setattr(speed, "ROOT", tmp_path)
+    path = tmp_path / "benchmark" / "results" / "speed" / "td3.json"
+    speed.save("td3", {"code": "a"}, 1, [{"SB3": 1.0}])
+    speed.save("td3", {"code": "a"}, 2, [{"SB3": 2.0}])
+    assert json.loads(path.read_text()) == {"code": "a", "rounds": {"1": [{"SB3": 1.0}], "2": [{"SB3": 2.0}]}}
+    speed.save("td3", {"code": "b"}, 1, [{"SB3": 3.0}])
+    assert json.loads(path.read_text()) == {"code": "b", "rounds": {"1": [{"SB3": 3.0}]}}
+
+
 def test_results_are_read_as_they_were_written(tmp_path):
     about = {
         "commit": "abc",
@@ -183,7 +306,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
         grid.read_result(tmp_path / "2.csv")
 
 
-def test_tables_in_the_readmes_are_those_of_the_results():
+def test_tables_and_figures_are_those_of_the_results():
     pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     import report
 
@@ -192,6 +315,11 @@ def test_tables_in_the_readmes_are_those_of_the_results():
         text = path.read_text("utf-8")
         assert re.search("<!-- table: ", text)
         assert report.fill(text, made) == text, f"{path.name} is not up to date: run benchmark/report.py"
+    from PIL import Image
+
+    for name in report.FIGURES:
+        drawn = Image.open(ROOT / "benchmark" / "figures" / f"{name}.png").text["Data"]
+        assert drawn == report.digest(report.rows_of(name, report.load_rows())), f"{name}.png is not up to date"
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
