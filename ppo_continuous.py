@@ -51,7 +51,7 @@ paper      loss with a factor ½, step size annealed: as in its authors' code, w
            log σ is bounded to [-5, 2], since the bonus only ever pushes it up: the parameter after each step, a head by
            a smooth function
            log σ begins at -0.5 where the authors' code has 0: with 0 three seeds of HalfCheetah-v5 had 1765, 1974 and
-           1905 after 1,000,000 steps, presumably since more of their actions were clipped
+           1905 after 1,000,000 steps (not kept), presumably since more of their actions were clipped
            c annealed or learned towards an entropy, as the notes describe
 
 The notes  kept: one loss of policy, value and entropy; c from 0.01 to 0.0001; c learned; σ as parameter or as a head.

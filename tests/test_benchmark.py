@@ -348,6 +348,28 @@ def test_headers_state_the_results(script):
     assert stated
 
 
+@pytest.mark.parametrize(
+    "script, row, stated",
+    [
+        ("ddpg", "HalfCheetah-v5__lr-1e-3", "{mean:.0f} ± {deviation:.0f} after 100,000 steps"),
+        ("ddpg", "HalfCheetah-v5__random-25k", "3e-4 of that code for both networks {mean:.0f} ± {deviation:.0f}"),
+        ("ddpg", "HalfCheetah-v5__random-5k", "5,000 random actions it was {mean:.0f} ± {deviation:.0f}"),
+        ("ddpg", "HalfCheetah-v5__notes", "1e-4 and 1e-3 {mean:.0f} ± {deviation:.0f}"),
+        ("td3", "HalfCheetah-v5__lr-3e-4", "a mean of {mean:.0f} on HalfCheetah-v5"),
+        ("td3", "Hopper-v5__lr-3e-4", "of {mean:.0f} on Hopper-v5"),
+        ("td3", "HalfCheetah-v5__random-10k", "{values[0]:.0f} and {values[1]:.0f} there"),
+        ("td3", "HalfCheetah-v5__random-25k", "{values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}"),
+        ("ppo_continuous", "HalfCheetah-v5__envs-64", "HalfCheetah-v5 has {mean:.0f} ± {deviation:.0f}"),
+    ],
+)
+def test_headers_state_the_variants(script, row, stated):
+    values = []
+    for path in sorted((ROOT / "benchmark" / "results" / script / row).glob("*.csv")):
+        values.append([value for _, of, value in grid.read_result(path)[1] if of == "eval"][-1])
+    text = stated.format(mean=statistics.mean(values), deviation=statistics.stdev(values), values=values)
+    assert text in re.sub(r"\s+", " ", re.sub(r"^paper  ", "", (ROOT / f"{script}.py").read_text("utf-8"), flags=re.M))
+
+
 def test_difference_in_standard_errors_by_hand():
     """Ours 8, 10, 12: variance 4 / 3 of the mean; theirs 7 ± 2 (ddof 0, 5 seeds): 1; (10 - 7) / sqrt(7 / 3)."""
     pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
