@@ -248,7 +248,7 @@ def twin(agent):
 def test_td3_with_equal_twins_and_no_noise_is_ddpg(monkeypatch):
     losses = {module: spy(monkeypatch, "critic_loss", module=module) for module in (ddpg, td3)}
     one = make_agent(ddpg)
-    other = make_agent(td3, seed=5, target_noise=0.0, policy_delay=1, actor_lr=3e-4, critic_lr=3e-4)
+    other = make_agent(td3, seed=5, target_noise=0.0, policy_delay=1)
     for name in ("actor", "actor_target"):
         getattr(other, name).load_state_dict(getattr(one, name).state_dict())
     for name in ("", "_target"):

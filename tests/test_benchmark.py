@@ -39,13 +39,24 @@ LONG = (
 )
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing_running():
+    yield
+    while STARTED:
+        STARTED.pop().kill()  # its runs die with it
+
+
 def start(folder: Path, experiments: str, *flags: str, **options) -> subprocess.Popen:
     (folder / "grid.toml").write_text(experiments)
     command = [sys.executable, str(ROOT / "benchmark" / "run.py"), "--experiments", str(folder / "grid.toml"), *flags]
     command += ["--results", str(folder / "results"), "--runs", str(folder / "runs"), "--progress", "0.5"]
-    return subprocess.Popen(
-        command, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    STARTED.append(
+        subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options})
     )
+    return STARTED[-1]
 
 
 def wait_for(what, seconds: float = 60) -> None:
@@ -134,7 +145,12 @@ def test_a_closed_terminal_stops_the_grid_with_checkpoints(tmp_path):
     """Nothing can be printed any more, and SIGHUP comes."""
     folder = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1"
     controller, terminal = os.openpty()
-    own = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests were started by
+
+    own = {"start_new_session": True, "preexec_fn": take_terminal}
     process = start(tmp_path, LONG, stdin=terminal, stdout=terminal, stderr=terminal, **own)
     os.close(terminal)
     wait_for(lambda: list(folder.glob("*/checkpoint.pt")))
