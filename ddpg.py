@@ -10,7 +10,7 @@ Run        python ddpg.py --env-id HalfCheetah-v5
            python ddpg.py --resume RUN_DIR
            python ddpg.py --evaluate RUN_DIR --capture-video
 Results    mean ± deviation over 5 seeds of the last deterministic evaluation; curves in benchmark/results
-           Pendulum-v1  -131.7 ± 1.8    20,000 steps, with learning_starts 5,000
+           Pendulum-v1  -133.3 ± 1.8    20,000 steps, with learning_starts 5,000
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]
            d             terminated [B]: 1 at a true end of the task, 0 everywhere else, also at a time limit
