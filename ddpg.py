@@ -32,7 +32,7 @@ Differs    the mask (1 - d), without which Q bootstraps past the end of the task
 from the   networks, batch size, τ, Gaussian noise and 25,000 random actions at first as in TD3's authors' code; no
 paper      weight decay; 1e-3 for the actor too: three seeds of HalfCheetah-v5 had 5172 ± 720 after 100,000 steps, with
            the 3e-4 of that code for both networks 4226 ± 416. With 3e-4 and 5,000 random actions it was 4084 ± 174;
-           with the paper's τ = 0.001, 1e-4 and 1e-3 3072 ± 421, presumably too slow for so few steps
+           with the paper's τ = 0.001 and step sizes, 1e-4 and 1e-3, 3072 ± 421, presumably too slow for so few steps
            the action is clipped before it is executed and stored, so that the buffer holds what was executed
 
 The notes  kept: the target copies and their soft update; noise as a process.

@@ -100,9 +100,7 @@ def results_table(rows: list[Row], variants: bool) -> str:
         line = [f"`{row.script}.py`", row.env_id + row.mark, *[row.variant] * variants]
         line += [f"{row.steps:,}", f"{len(row.seeds)} of {row.num_seeds}"]
         for kind in ("train", "eval"):
-            values = row.returns(
-                kind, math.inf
-            )  # PPO's last evaluation is at the end of a whole rollout, after row.steps
+            values = row.returns(kind, math.inf)  # PPO ends with a whole rollout, after row.steps
             line += [spread(values), ""]
             if len(values) >= MIN_SEEDS:
                 iqm, low, high = (number(x[0]) for x in interquartile_mean(values[:, None]))

@@ -33,6 +33,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from grid import code_hash
 from run import machine, num_cores, write_json
 
@@ -188,10 +189,7 @@ def main() -> None:
     options.threads = options.threads or ([1] if options.cuda else sorted({1, num_cores()}))
     if unknown := set(options.cases) - CASES.keys():
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
-    if (
-        options.cuda
-        and subprocess.run([sys.executable, "-c", "import torch; torch.zeros(1, device='cuda')"]).returncode
-    ):
+    if options.cuda and not torch.cuda.is_available():
         parser.error("--cuda: PyTorch finds no GPU")
     sbx = has_sbx(options.cuda)
     for case in options.cases or CASES:

@@ -370,7 +370,7 @@ def test_headers_state_the_results(script):
         ("ddpg", "HalfCheetah-v5__lr-1e-3", "{mean:.0f} ± {deviation:.0f} after 100,000 steps"),
         ("ddpg", "HalfCheetah-v5__random-25k", "3e-4 of that code for both networks {mean:.0f} ± {deviation:.0f}"),
         ("ddpg", "HalfCheetah-v5__random-5k", "5,000 random actions it was {mean:.0f} ± {deviation:.0f}"),
-        ("ddpg", "HalfCheetah-v5__notes", "1e-4 and 1e-3 {mean:.0f} ± {deviation:.0f}"),
+        ("ddpg", "HalfCheetah-v5__notes", "and step sizes, 1e-4 and 1e-3, {mean:.0f} ± {deviation:.0f}"),
         ("td3", "HalfCheetah-v5__lr-3e-4", "a mean of {mean:.0f} on HalfCheetah-v5"),
         ("td3", "Hopper-v5__lr-3e-4", "of {mean:.0f} on Hopper-v5"),
         ("td3", "HalfCheetah-v5__random-10k", "{values[0]:.0f} and {values[1]:.0f} there"),
