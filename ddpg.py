@@ -11,7 +11,7 @@ Run        python ddpg.py --env-id HalfCheetah-v5
            python ddpg.py --evaluate RUN_DIR --capture-video
 Results    mean ± deviation over 3 seeds, of Pendulum 5, of the last deterministic evaluation; curves in
            benchmark/results
-           HalfCheetah-v5  8984 ± 1499    300,000 steps
+           HalfCheetah-v5  8984 ± 1499    Hopper-v5  780 ± 507    300,000 steps
            Pendulum-v1  -133.3 ± 1.8    20,000 steps, with learning_starts 5,000
 
 Symbols    s, a, r, s'   obs [B, obs_dim], action [B, action_dim] in [-1, 1], reward [B], next_obs [B, obs_dim]

@@ -51,10 +51,16 @@ class Row:
             print(f"left out, with fewer than {self.steps:,} steps: {', '.join(short)}", file=sys.stderr)
         self.mark = " †" * any(has_changed(run, about) for run, about, _ in read)
 
-    def returns(self, kind: str, steps: float) -> np.ndarray:
-        """For each seed the mean of the last 100 training episodes, or the last evaluation, until `steps`."""
-        until = [[value for step, of, value in rows if of == kind and step <= steps] for rows in self.seeds]
-        return np.array([np.mean(values[-100:]) if kind == "train" else values[-1] for values in until])
+    def returns(self, kind: str, steps: float, window: float | None = None) -> np.ndarray:
+        """For each seed the mean of the last 100 training episodes, or the last evaluation, until `steps`.
+
+        With a window: the mean of all training episodes, or evaluations, of the last `window` steps until then.
+        """
+        until = [[(step, value) for step, of, value in rows if of == kind and step <= steps] for rows in self.seeds]
+        if window is not None:
+            return np.array([np.mean([value for step, value in rows if step > steps - window]) for rows in until])
+        num = 100 if kind == "train" else 1
+        return np.array([np.mean([value for _, value in rows[-num:]]) for rows in until])
 
     def curve(self, num_points: int) -> tuple[list[int], np.ndarray]:
         """Steps of at most num_points evaluations, the last one among them, and their returns [seeds, points]."""
@@ -110,8 +116,8 @@ def results_table(rows: list[Row], variants: bool) -> str:
 
 
 def compare(row: Row, figure: dict) -> tuple[np.ndarray, float]:
-    """Ours at the steps of the published figure, and the difference of the means in its standard errors, or NaN."""
-    ours = row.returns(figure["metric"], figure["steps"])
+    """Ours at, and over, the steps of the published figure, and the means' difference in standard errors, or NaN."""
+    ours = row.returns(figure["metric"], figure["steps"], figure.get("window"))
     if len(ours) < 2 or "sd" not in figure:
         return ours, math.nan
     variance = ours.var(ddof=1) / len(ours) + figure["sd"] ** 2 / (figure["seeds"] - (1 - figure["ddof"]))
@@ -141,7 +147,9 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
         by += f": {figure['note']}" if "note" in figure else ""
         seeds = f"{len(ours)}" + f" of {row.num_seeds}" * (len(ours) < row.num_seeds)
         line = [f"`{row.script}.py`", row.env_id + row.mark, f"{figure['steps']:,}", f"{spread(ours)} ({seeds})"]
-        line += [f"{theirs} ({figure['seeds']})", by, {"train": "training", "eval": "evaluation"}[figure["metric"]]]
+        of = {"train": "training", "eval": "evaluation"}[figure["metric"]]
+        of += f", {figure['window']:,} steps" if "window" in figure else ""
+        line += [f"{theirs} ({figure['seeds']})", by, of]
         lines.append(
             [*line, "" if math.isnan(difference) else f"{difference:+.1f}", "**behind**" if difference < -2 else ""]
         )

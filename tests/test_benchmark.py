@@ -393,11 +393,31 @@ def test_difference_in_standard_errors_by_hand():
     import report
 
     class Row:
-        def returns(self, kind, steps):
-            assert (kind, steps) == ("eval", 100)
+        def returns(self, kind, steps, window):
+            assert (kind, steps, window) == ("eval", 100, None)
             return np.array([8.0, 10.0, 12.0])
 
     figure = {"metric": "eval", "steps": 100, "mean": 7.0, "sd": 2.0, "ddof": 0, "seeds": 5}
     assert report.compare(Row(), figure)[1] == pytest.approx(3 / (7 / 3) ** 0.5)
     figure = {**figure, "sd": 2.0 * (5 / 4) ** 0.5, "ddof": 1}
     assert report.compare(Row(), figure)[1] == pytest.approx(3 / (7 / 3) ** 0.5)
+
+
+def test_returns_are_of_the_steps_that_the_published_figure_is_of():
+    """The last evaluation until `steps`, or all of a window; training: the last 100 episodes, or all of a window."""
+    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
+    import report
+
+    row = object.__new__(report.Row)
+    row.seeds = [
+        [(10, "eval", 1.0), (20, "eval", 3.0), (30, "eval", 8.0), (40, "eval", 50.0)],
+        [(step, "train", float(step)) for step in range(1, 201)],
+    ]
+    row.seeds[1] += [(10, "eval", 2.0), (20, "eval", 2.0), (30, "eval", 6.0), (45, "eval", 70.0)]
+    assert row.returns("eval", 30).tolist() == [8, 6]
+    assert row.returns("eval", 35).tolist() == [8, 6]
+    assert row.returns("eval", 30, 20).tolist() == [5.5, 4]  # those at 20 and 30
+    row.seeds = row.seeds[1:]
+    assert row.returns("train", 150).tolist() == [100.5]  # 51 to 150
+    assert row.returns("train", 150, 4).tolist() == [148.5]  # 147 to 150
+    assert report.compare(row, {"metric": "train", "steps": 150, "window": 4})[0].tolist() == [148.5]
