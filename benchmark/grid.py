@@ -14,8 +14,7 @@ from pathlib import Path
 
 BENCHMARK = Path(__file__).resolve().parent
 ROOT = BENCHMARK.parent
-KEYS = {"script", "environments", "seeds", "arguments", "variant", "packages"}
-PACKAGES = "torch", "gymnasium", "mujoco", "numpy"  # whose versions a result names
+KEYS = {"script", "environments", "seeds", "arguments", "variant"}
 # arguments of a script that do not change what it learns
 OTHER = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity", "capture_video"}
 OTHER |= {"log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
@@ -26,17 +25,13 @@ SAME_CODE = tomllib.loads((BENCHMARK / "same_code.toml").read_text("utf-8"))
 
 @dataclass(frozen=True)
 class Run:
-    """One line of the grid with one seed. `arguments` are those that differ from the script's defaults.
-
-    `packages`: versions that must be installed for it, {name: version}, of those that the result names.
-    """
+    """One line of the grid with one seed. `arguments` are those that differ from the script's defaults."""
 
     script: str
     env_id: str
     variant: str
     seed: int
     arguments: dict = field(hash=False)
-    packages: dict = field(hash=False)
 
     @property
     def row(self) -> str:
@@ -58,7 +53,7 @@ def runs_of(entry: dict) -> list[Run]:
     """The runs of one of the [[experiments]]. ValueError, with what is wrong."""
     if unknown := sorted(entry.keys() - KEYS):
         raise ValueError(f"{', '.join(unknown)} is none of {', '.join(sorted(KEYS))}")
-    if missing := sorted(KEYS - {"variant", "packages"} - entry.keys()):
+    if missing := sorted(KEYS - {"variant"} - entry.keys()):
         raise ValueError(f"{', '.join(missing)} is missing")
     script, env_ids, seeds, arguments = (entry[name] for name in ("script", "environments", "seeds", "arguments"))
     if not isinstance(env_ids, list) or not env_ids or not all(isinstance(env_id, str) for env_id in env_ids):
@@ -79,10 +74,7 @@ def runs_of(entry: dict) -> list[Run]:
             raise ValueError(f"{name} = {value!r} is not of the type of its default, {known[name]!r}")
     if arguments.get("eval_interval") == 0:
         raise ValueError("eval_interval = 0: a result needs evaluations")
-    variant, packages = entry.get("variant", ""), entry.get("packages", {})
-    if not isinstance(packages, dict) or not packages.keys() <= set(PACKAGES) or (packages and not variant):
-        raise ValueError(f"packages are the versions that a variant needs, of {', '.join(PACKAGES)}")
-    return [Run(script, env_id, variant, seed, arguments, packages) for env_id in env_ids for seed in seeds]
+    return [Run(script, env_id, entry.get("variant", ""), seed, arguments) for env_id in env_ids for seed in seeds]
 
 
 def grid(path: Path) -> list[Run]:

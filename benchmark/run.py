@@ -11,8 +11,7 @@ result is skipped, an interrupted one resumed from its last checkpoint; if its a
 have changed since, it starts anew, and the old folder is kept as <seed>.old-<time>. A finished run becomes
 benchmark/results/<script>/<environment>/<seed>.csv: comments with what it was made by, then a row for each training
 episode ("train") and for each evaluation ("eval", the mean of its deterministic episodes). Ctrl-C lets all runs write a
-checkpoint and stop; a second one kills them. The exit status is 1 if a run failed; all that failed are listed. A
-variant that needs other `packages` than are installed is left out: it takes an environment of its own.
+checkpoint and stop; a second one kills them. The exit status is 1 if a run failed; all that failed are listed.
 
 On a cluster, start it on one of the machines; each needs Python with benchmark/requirements.txt, the scripts are sent
 to it. Whatever a run writes comes to this machine with every checkpoint, into the same folders: a run whose machine is
@@ -38,7 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from grid import BENCHMARK, PACKAGES, ROOT, Run, grid, has_changed, is_same_code, made_by, read_result, write_result
+from grid import BENCHMARK, ROOT, Run, grid, has_changed, is_same_code, made_by, read_result, write_result
 
 STOPPED = 128 + signal.SIGTERM  # exit status of a script after SIGTERM
 
@@ -129,7 +128,8 @@ def prepare(run: Run, folder: Path, scripts: Path) -> None:
 
 def start(run: Run, folder: Path, scripts: Path, track: bool, kept_open: tuple = ()) -> subprocess.Popen:
     """The process, in a group of its own, so that Ctrl-C reaches it through us only. kept_open: file descriptors."""
-    here = {"versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES)}
+    names = "torch", "gymnasium", "mujoco", "numpy"
+    here = {"versions": ", ".join(f"{name} {version(name)}" for name in names)}
     here["machine"] = f"{machine()}, Python {platform.python_version()}"
     before = json.loads((folder / "made_on.json").read_text("utf-8")) if (folder / "made_on.json").exists() else []
     write_json(folder / "made_on.json", before + [here] * (here not in before))
@@ -415,9 +415,6 @@ def main() -> int:
             print(f"{run.name}: {finished if run in have else state}")
         return 0
     say(f"{len(runs)} runs, {len(have)} finished before, {len(changed)} of them by other code or arguments")
-    for run in [run for run in left if any(version(name) != needed for name, needed in run.packages.items())]:
-        left.remove(run)
-        say(f"{run.name}: left out, needs {', '.join(f'{name} {needed}' for name, needed in run.packages.items())}")
 
     options.runs.mkdir(parents=True, exist_ok=True)
     signals, finished, failed = Signals(), 0, {}
