@@ -375,6 +375,7 @@ def test_headers_state_the_results(script):
         ("td3", "Hopper-v5__lr-3e-4", "of {mean:.0f} on Hopper-v5"),
         ("td3", "HalfCheetah-v5__random-10k", "{values[0]:.0f} and {values[1]:.0f} there"),
         ("td3", "HalfCheetah-v5__random-25k", "{values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}"),
+        ("sac_continuous", "Hopper-v5__tianshou", "it has {mean:.0f} ± {deviation:.0f}"),
         ("ppo_continuous", "HalfCheetah-v5__envs-64", "HalfCheetah-v5 has {mean:.0f} ± {deviation:.0f}"),
     ],
 )
@@ -384,6 +385,27 @@ def test_headers_state_the_variants(script, row, stated):
         values.append([value for _, of, value in grid.read_result(path)[1] if of == "eval"][-1])
     text = stated.format(mean=statistics.mean(values), deviation=statistics.stdev(values), values=values)
     assert text in re.sub(r"\s+", " ", re.sub(r"^paper  ", "", (ROOT / f"{script}.py").read_text("utf-8"), flags=re.M))
+
+
+@pytest.mark.parametrize(
+    "row, last, stated",
+    [
+        ("ppo_continuous/HalfCheetah-v5__envs-64", 1, "{mean:.0f} ± {deviation:.0f} in the last evaluation"),
+        ("ppo_continuous/HalfCheetah-v5", 1, "not {mean:.0f} ± {deviation:.0f}: the variant `envs-64`"),
+        ("sac_continuous/Hopper-v5", 10, "{mean:.0f} ± {deviation:.0f} over the last 100,000 steps"),
+        ("sac_continuous/Hopper-v5__tianshou", 1, "{mean:.0f} ± {deviation:.0f} at the end"),
+        ("sac_continuous/Hopper-v5__tianshou", 10, "{mean:.0f} ± {deviation:.0f} over those steps"),
+        ("peer/sbx_sac/Hopper-v5", 10, "SBX's SAC has {mean:.0f} ± {deviation:.0f}"),
+    ],
+)
+def test_the_causes_of_rows_that_are_behind_are_those_of_the_results(row, last, stated):
+    """benchmark/README.md on the mean of each seed's last so many evaluations."""
+    values = []
+    for path in (ROOT / "benchmark" / "results" / row).glob("*.csv"):
+        returns = [value for _, of, value in grid.read_result(path)[1] if of == "eval"]
+        values.append(statistics.mean(returns[-last:]))
+    text = stated.format(mean=statistics.mean(values), deviation=statistics.stdev(values))
+    assert text in re.sub(r"\s+", " ", (ROOT / "benchmark" / "README.md").read_text("utf-8"))
 
 
 def test_difference_in_standard_errors_by_hand():
