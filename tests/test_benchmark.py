@@ -375,7 +375,7 @@ def test_headers_state_the_results(script):
         ("td3", "Hopper-v5__lr-3e-4", "of {mean:.0f} on Hopper-v5"),
         ("td3", "HalfCheetah-v5__random-10k", "{values[0]:.0f} and {values[1]:.0f} there"),
         ("td3", "HalfCheetah-v5__random-25k", "{values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}"),
-        ("sac_continuous", "Hopper-v5__tianshou", "it has {mean:.0f} ± {deviation:.0f}"),
+        ("sac_continuous", "Hopper-v5__tianshou", "Hopper has {mean:.0f} ± {deviation:.0f}"),
         ("ppo_continuous", "HalfCheetah-v5__envs-64", "HalfCheetah-v5 has {mean:.0f} ± {deviation:.0f}"),
     ],
 )
