@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -19,8 +20,6 @@ KEYS = {"script", "environments", "seeds", "arguments", "variant"}
 OTHER = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity", "capture_video"}
 OTHER |= {"log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
 SET_BY_RUN = {"env_id", "seed", "track", "resume", "evaluate", "out_dir"}  # by run.py itself, for each run
-# for each script hashes of code that gives the same runs, bit for bit
-SAME_CODE = tomllib.loads((BENCHMARK / "same_code.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -100,24 +99,33 @@ def grid(path: Path) -> list[Run]:
     return runs
 
 
+@functools.cache
 def code_hash(source: str) -> str:
-    """Twelve digits of SHA-256 over a script's equations, networks, buffer and agent, without comments and docstrings.
+    """Twelve digits of SHA-256 over a script's part 1 and the section of part 2 that runs it faster.
 
-    A result whose hash is not that of the script as it is now was obtained with another program.
+    Header, imports, Args, comments and docstrings are left out. A result whose hash is not that of the script as it is
+    now was obtained with another program.
     """
-    sections = re.split(r"^# ---- (.+?) ----$", source.split("# ---- Environment")[0], flags=re.MULTILINE)[1:]
-    tree = ast.parse("\n".join(sections[1::2]))
+    part_1, part_2 = re.split(r"^# =+ Part 2: .*$", source, flags=re.MULTILINE)
+    speed = re.search(r"^# ---- Speed ----$.*?(?=^# ---- )", part_2, re.MULTILINE | re.DOTALL)[0]
+    tree = ast.parse(part_1 + speed)
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
+    tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom) and not is_args(node)]
     options = {"show_empty": True} if sys.version_info >= (3, 13) else {}  # the same text from every Python
     text = ast.dump(tree, **options).replace(", type_params=[]", "")
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def is_args(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) and node.name == "Args"
+
+
+@functools.cache
 def defaults(source: str) -> dict:
     """The arguments of a script with their defaults, read from its text."""
-    (args,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Args")
+    (args,) = filter(is_args, ast.parse(source).body)
     return {node.target.id: ast.literal_eval(node.value) for node in args.body if isinstance(node, ast.AnnAssign)}
 
 
@@ -133,13 +141,7 @@ def has_changed(run: Run, about: dict) -> bool:
     """Whether a result, by its `about`, was made by other mathematics or arguments than those of now."""
     now = made_by(run, (ROOT / f"{run.script}.py").read_text("utf-8"))
     before = {name: about["arguments"].get(name) for name in now["arguments"]}
-    return before != now["arguments"] or not is_same_code(run.script, about["code"], now["code"])
-
-
-def is_same_code(script: str, before: str | None, now: str) -> bool:
-    """Whether two hashes are equal, or of code that was shown to give the same runs."""
-    same = (set(one["hashes"]) for one in SAME_CODE.get(script, []))
-    return before == now or any({before, now} <= hashes for hashes in same)
+    return before != now["arguments"] or about["code"] != now["code"]
 
 
 def write_result(path: Path, about: dict, rows: list[tuple[int, str, float]]) -> None:

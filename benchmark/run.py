@@ -37,7 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from grid import BENCHMARK, ROOT, Run, grid, has_changed, is_same_code, made_by, read_result, write_result
+from grid import BENCHMARK, ROOT, Run, grid, has_changed, made_by, read_result, write_result
 
 STOPPED = 128 + signal.SIGTERM  # exit status of a script after SIGTERM
 
@@ -69,7 +69,7 @@ def num_cores() -> int:
 
 def copy_scripts(folder: Path) -> None:
     """With their commits, which may be others when a run begins."""
-    for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py"), BENCHMARK / "same_code.toml"]:
+    for path in [*ROOT.glob("*.py"), *BENCHMARK.glob("*.py")]:
         shutil.copy(path, folder)
     write_json(folder / "commits.json", {path.stem: commit_of(path.stem) for path in ROOT.glob("*.py")})
 
@@ -115,8 +115,7 @@ def prepare(run: Run, folder: Path, scripts: Path) -> None:
         old = json.loads((folder / "made_by.json").read_text("utf-8"))
     except (OSError, ValueError):
         old = {}
-    same = old.get("arguments") == made["arguments"] and is_same_code(run.script, old.get("code"), made["code"])
-    if folder.exists() and not same:
+    if folder.exists() and {name: old.get(name) for name in made} != made:
         put_by = folder.with_name(f"{folder.name}.old-{time.time_ns()}")
         say(f"{run.name}: its script or arguments have changed: it starts anew, what there was is in {put_by}")
         folder.rename(put_by)

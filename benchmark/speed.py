@@ -4,9 +4,10 @@
     python benchmark/speed.py td3 dqn --threads 1            # two of them
     python benchmark/speed.py sac_continuous td3 --cuda      # on a GPU, and captured as a CUDA graph
 
-Each measurement is a process of its own; the clock runs from step 1,000 to the end, with updates from step 500 on (PPO:
-from step 2,048), so that compilation is over. On a CPU each process is held to as many cores as it has threads. Rounds
-alternate all contestants; the ratio is taken in each round, and its median printed.
+"PlainRL" is a script with --no-compile, "PlainRL compiled" with --compile, whatever its default is, and "captured" adds
+--cudagraphs. Each measurement is a process of its own; the clock runs from step 1,000 to the end, with updates from
+step 500 on (PPO: from step 2,048), so that compilation is over. On a CPU each process is held to as many cores as it
+has threads. Rounds alternate all contestants; the ratio is taken in each round, and its median printed.
 
 Equal are environments, batches, networks (two hidden layers of 256; DQN: 120 and 84, from frames the Nature network;
 PPO: 64), updates per step, the noise of actions and, in DQN, the share of random ones. Evaluation, checkpoints and
@@ -154,7 +155,8 @@ def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) ->
             command += ["--total-timesteps", str(total), "--cuda" if cuda else "--no-cuda", *setting["ours"]]
             command += ["--torch-threads", str(threads), "--log-interval", "512" if is_ppo else "1000"]
             command += ["--eval-interval", "0", "--checkpoint-interval", "0"]
-            command += ["--compile"] * ("compiled" in contestant) + ["--cudagraphs"] * ("captured" in contestant)
+            command += ["--compile" if "compiled" in contestant else "--no-compile"]
+            command += ["--cudagraphs"] * ("captured" in contestant)
             command += ["--epsilon-duration", str(total // 10)] * script.endswith("dqn")
         else:
             program = PEER.replace("NAME", setting["name"]).replace("ENV", setting["peer_env"])
@@ -163,8 +165,8 @@ def measure(case: str, contestant: str, threads: int, steps: int, cuda: bool) ->
             command += [str(threads), str(total), "cuda" if cuda else "cpu"]
         pipes = {"capture_output": True, "text": True}
         result = subprocess.run(command, env=environment, cwd=folder, preexec_fn=hold, **pipes)
-        if result.returncode:
-            sys.exit(f"{contestant} failed:\n{result.stderr}")
+        if result.returncode or "going on without --compile" in result.stdout:
+            sys.exit(f"{contestant} failed:\n{result.stdout}{result.stderr}")
         if contestant.startswith("PlainRL"):
             from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

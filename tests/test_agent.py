@@ -1,7 +1,6 @@
 """Update rules and wiring of the agents, and the replay buffer: which network feeds which target, and what moves."""
 
 import copy
-import itertools
 import math
 
 import gymnasium as gym
@@ -19,6 +18,7 @@ import td3
 OBS_DIM, ACTION_DIM = 4, 2
 OBS_SPACE = gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,))
 ACTION_SPACE = gym.spaces.Box(-1, 1, (ACTION_DIM,))
+T = torch.tensor
 
 
 every = pytest.mark.parametrize("module", [ddpg, td3, sac], ids=["ddpg", "td3", "sac"])
@@ -324,25 +324,9 @@ def test_actor_step_leaves_critics_and_temperature_alone(module, monkeypatch):
     one, other = run(1), run(-1000)
     assert not same(parameters(one.actor), parameters(other.actor))
     assert same(parameters(critics(one)), parameters(critics(other)))
-    assert same(one.critic_optimizer.means, other.critic_optimizer.means)
+    assert same(one.critic_optimizer.buffers(), other.critic_optimizer.buffers()), "its moments"
     if module is sac:
         assert torch.equal(one.log_alpha, other.log_alpha)
-
-
-@every
-def test_actor_loss_asks_for_no_gradients_of_the_critics(module, monkeypatch):
-    agent, found = make_agent(module, **NO_DELAY[module]), []
-
-    def look(loss):
-        owned = [*critics(agent).parameters(), *agent.actor.parameters()]
-        found.extend(torch.autograd.grad(loss, owned, allow_unused=True, retain_graph=True))
-        return loss
-
-    spy(monkeypatch, "actor_loss", returns=look, module=module)
-    agent.update(make_batch())
-    num_actor = len(list(agent.actor.parameters()))
-    assert [grad is None for grad in found] == [True] * (len(found) - num_actor) + [False] * num_actor
-    assert all(parameter.requires_grad for parameter in critics(agent).parameters())
 
 
 @every
@@ -352,30 +336,41 @@ def test_losses_leave_no_gradients_behind(module):
     assert all(parameter.grad is None for parameter in agent.parameters())
 
 
-def test_adam_takes_gradients_of_any_layout():
-    """The gradient of a transposed parameter comes with strides that the fused kernel does not look at."""
-    ours, theirs = (nn.Parameter(torch.zeros(2, 3)) for _ in range(2))
-    weight = torch.tensor([[1.0, -100.0], [1e-3, 2.0], [-3.0, 0.0]])
-    sac.Adam([ours], 0.01).descend((ours.t() * weight).sum())
-    (theirs.t() * weight).sum().backward()
-    torch.optim.Adam([theirs], 0.01).step()
-    assert torch.allclose(ours, theirs, atol=1e-7)
+@every
+def test_update_through_onednn_is_that_of_nn_linear(module, monkeypatch):
+    """Fifty updates end where they end with PyTorch's own layer."""
+    results = []
+    for layer in (module.Linear, nn.Linear):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "Linear", layer)
+            patch.setattr(module, "has_fast_onednn", True)
+            agent, buffer = make_agent(module), filled_buffer("cpu")
+            results.append(trained(agent, lambda agent=agent, buffer=buffer: agent.update(buffer.sample(32))))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_inputs", [3, 256])
-def test_linear_layer_has_the_gradients_of_nn_linear(num_inputs):
+@every
+def test_linear_layer_has_the_gradients_of_nn_linear(module, num_inputs, monkeypatch):
+    calls = spy(monkeypatch, "onednn_linear", module=module)
     torch.manual_seed(0)
-    ours, theirs = sac.Linear(num_inputs, 64), nn.Linear(num_inputs, 64)
+    ours, theirs = module.Linear(num_inputs, 64), nn.Linear(num_inputs, 64)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2 * 33, 2 * num_inputs)[::2, :num_inputs].requires_grad_(True)  # not contiguous
-    results = []
-    for layer in (ours, theirs):
-        y = layer(x)
-        results.append([y, *torch.autograd.grad(y.square().sum(), [x, layer.weight, layer.bias])])
-    for a, b in zip(*results, strict=True):
-        assert torch.allclose(a, b, atol=1e-4, rtol=1e-5)
+    for has_fast_onednn in (False, True):
+        monkeypatch.setattr(module, "has_fast_onednn", has_fast_onednn)
+        results = []
+        for layer in (ours, theirs):
+            y = layer(x)
+            results.append([y, *torch.autograd.grad(y.square().sum(), [x, layer.weight, layer.bias])])
+        for a, b in zip(*results, strict=True):
+            assert torch.allclose(a, b, atol=1e-4, rtol=1e-5)
+        assert len(calls) == (3 if has_fast_onednn else 0), "forward, and backward to input and weight"
     for shape, dtype in (((num_inputs,), torch.float32), ((2, 5, num_inputs), torch.float32)):
         assert torch.allclose(ours(torch.ones(shape, dtype=dtype)), theirs(torch.ones(shape, dtype=dtype)), atol=1e-5)
+    assert len(calls) == 3, "nn.Linear takes what has not two dimensions"
+    assert ours.double()(x.double()).dtype == torch.float64 and len(calls) == 3, "and other numbers"
 
 
 def test_sac_entropy_rises_where_values_are_flat():
@@ -414,6 +409,24 @@ def test_sac_target_entropy_moves_linearly_and_stops():
     assert seen == [1.0, 0.0, -1.0, -2.0, -3.0, -3.0, -3.0]
 
 
+def test_sac_set_target_entropy_begins_a_stage_that_lasts():
+    """From the next update on, also where the target was moving; loaded by an agent that was made without it."""
+    agent = make_agent(target_entropy=1.0, target_entropy_end=-3.0, target_entropy_duration=4)
+    agent.update(make_batch())
+    agent.set_target_entropy(-6.0)  # below the entropy of these policies
+    other = make_agent(seed=9)
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    for each in (agent, other):
+        before = each.log_alpha.item()
+        assert [each.update(make_batch(i))["target_entropy"].item() for i in range(6)] == [-6.0] * 6
+        assert each.log_alpha.item() < before
+        each.set_target_entropy(6.0)  # above any
+        before = each.log_alpha.item()
+        for i in range(20):  # Adam's mean has to turn round
+            assert each.update(make_batch(i))["target_entropy"].item() == 6.0
+        assert each.log_alpha.item() > before
+
+
 @every
 def test_update_returns_detached_scalars_named_after_the_equations(module):
     metrics = make_agent(module, **NO_DELAY[module]).update(make_batch())
@@ -427,11 +440,9 @@ def test_log_std_is_bounded_and_never_loses_its_gradient():
     bias = actor.net[-1].bias
     for value, bound in ((50.0, 2.0), (-50.0, -5.0)):
         bias.data[ACTION_DIM:] = value
-        assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1], torch.tensor(bound))
+        assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1], T(bound))
     bias.data[ACTION_DIM:] = 0.0
-    assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1].exp(), torch.tensor(0.9), atol=0.2), (
-        "starts with wide noise"
-    )
+    assert torch.allclose(actor(torch.zeros(1, OBS_DIM))[1].exp(), T(0.9), atol=0.2), "starts with wide noise"
     bias.data[ACTION_DIM:] = 3.0  # a clamp at 2 would be stuck here
     actor(torch.zeros(1, OBS_DIM))[1].sum().backward()
     assert (bias.grad[ACTION_DIM:] > 0).all()
@@ -463,7 +474,7 @@ def test_act_explores_with_the_policy_of_the_actor():
 @deterministic
 def test_act_explores_with_gaussian_noise_that_is_clipped(module):
     agent, obs = make_agent(module, exploration_noise=0.3), np.ones(OBS_DIM)
-    agent.actor.net[-1].bias.data[:] = torch.tensor([0.0, 3.0])
+    agent.actor.net[-1].bias.data[:] = T([0.0, 3.0])
     actions = np.stack([agent.act(obs, explore=True) for _ in range(4000)])
     mean = agent.act(obs, explore=False)
     assert mean[1] > 0.95 and actions.dtype == np.float32
@@ -525,6 +536,7 @@ def test_update_keeps_every_tensor_on_the_device(module, monkeypatch):
     monkeypatch.setattr(module, "pick_device", lambda args: torch.device("meta"))
     agent = make_agent(module, **NO_DELAY[module])
     buffer = module.ReplayBuffer(OBS_DIM, ACTION_DIM, 10, torch.device("meta"))
+    buffer.add(np.zeros(OBS_DIM), np.zeros(ACTION_DIM), 0.0, np.zeros(OBS_DIM), False)
     metrics = agent.update(buffer.sample(8))
     assert {value.device.type for value in metrics.values()} == {"meta"}
 
@@ -599,52 +611,107 @@ def filled_buffer(device):
     return buffer
 
 
+class Owner(nn.Module):
+    """What an optimizer needs of an agent: a device, and parameters under a name."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part, self.device = part, torch.device("cpu")
+
+
+def adam_and_reference(module, *start, **options):
+    """One optimizer and torch's, for two lists of parameters with the same values."""
+    ours, theirs = (nn.ParameterList([nn.Parameter(value.clone()) for value in start]) for _ in range(2))
+    return module.Adam(Owner(ours), "part", 0.01, **options), torch.optim.Adam(theirs, 0.01, **options), ours, theirs
+
+
 @pytest.mark.parametrize("compile", [False, True])
 def test_adam_is_adam(compile):
     """Fifty steps on one loss, with gradients of very different sizes, beside torch.optim.Adam."""
-    start = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([[0.5]])
-    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
-    optimizer, reference = sac.Adam(ours, 0.01), torch.optim.Adam(theirs, 0.01)
+    start = T([1.0, -2.0, 3.0]), T([[0.5]])
+    optimizer, reference, ours, theirs = adam_and_reference(sac, *start)
 
     def loss(x, y):
-        return (x.square() * torch.tensor([1.0, 1e-4, 100.0])).sum() * y.square().sum()
+        return (x.square() * T([1.0, 1e-4, 100.0])).sum() * y.square().sum()
 
-    def step():
-        optimizer.descend(loss(*ours))
+    def step(_):
+        value = loss(*ours)
+        optimizer.minimize(value)
+        return {"loss": value.detach()}
 
-    step = sac.compiled(step) if compile else step
+    step = sac.speed_up(step, sac.Args(compile=compile))
     for _ in range(50):
-        step()
+        found = step(())
         reference.zero_grad()
-        loss(*theirs).backward()
+        expected = loss(*theirs)
+        expected.backward()
         reference.step()
+        assert found["loss"].item() == pytest.approx(expected.item(), rel=1e-4), "of before the step"
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-6) and not torch.allclose(a, start[0][:1], atol=0.1)
 
 
 @every
-def test_compiled_update_learns_the_same(module):
-    changes = {"policy_delay": 10} if module is td3 else {}  # more than torch.compile makes graphs of one function
-    agents = make_agent(module, **changes), make_agent(module, **changes)
-    buffer = filled_buffer("cpu")
-    compiled, logged = module.compiled(agents[1].update), []
+def test_adam_takes_gradients_of_any_layout(module):
+    """The gradient of a transposed parameter comes with strides that the fused kernel does not look at."""
+    optimizer, reference, [ours], [theirs] = adam_and_reference(module, torch.zeros(2, 3))
+    weight = T([[1.0, -100.0], [1e-3, 2.0], [-3.0, 0.0]])
+    optimizer.minimize((ours.t() * weight).sum())
+    (theirs.t() * weight).sum().backward()
+    reference.step()
+    assert torch.allclose(ours, theirs, atol=1e-7)
+
+
+@every
+def test_adam_steps_what_has_the_name_now(module):
+    """A module or a parameter; the moments stay where load_state_dict(assign=True) puts another in its place."""
+    owner = Owner(nn.Parameter(T([1.0])))
+    optimizer, first = module.Adam(owner, "part", 0.01), owner.part
+    optimizer.minimize(owner.part.sum())
+    assert first.item() == pytest.approx(0.99) and optimizer.num_steps == 1
+    owner.load_state_dict({"part": T([5.0])}, assign=True)
+    optimizer.minimize(
+        owner.part.sum() * 1e-9
+    )  # of gradients 1 and 0: 0.01 * (0.09 / 0.19) / (0.000999 / 0.001999)^0.5
+    assert owner.part is not first and first.item() == pytest.approx(0.99)
+    assert owner.part.item() == pytest.approx(5 - 0.0067, abs=1e-4)
+    state = dict(optimizer.named_buffers())
+    assert set(state) == {"lr", "num_steps", "mean0", "square0"} and set(optimizer.state_dict()) == set(state)
+    assert owner.state_dict().keys() == {"part"}, "an optimizer owns no parameters"
+
+
+@every
+def test_compiled_update_learns_the_same(module, monkeypatch, capsys):
+    """TD3's actor moves in every tenth update: its counter must not make a graph for each value.
+
+    On any machine DDPG's products are PyTorch's and the others' are oneDNN's: one is what most machines compile.
+    """
+    monkeypatch.setattr(module, "has_fast_onednn", module is not ddpg)
+    changes = {"policy_delay": 10} if module is td3 else {}
+    agents = make_agent(module, **changes), make_agent(module, compile=True, **changes)
+    buffer, logged = filled_buffer("cpu"), []
+    compiled = module.speed_up(agents[1].update, agents[1].args)
     eager = trained(agents[0], lambda: logged.append(agents[0].update(buffer.sample(32))))
     for a, b in zip(eager, trained(agents[1], lambda: logged.append(compiled(buffer.sample(32)))), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     for name, value in logged[1].items():  # of before a step, not of after it
         assert value.item() == pytest.approx(logged[51][name].item(), rel=1e-4, abs=1e-5), name
+    agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()), assign=True)  # it has to forget the old ones
+    eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)), 10)
+    for a, b in zip(eager, trained(agents[1], lambda: compiled(buffer.sample(32)), 10), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert "going on without" not in capsys.readouterr().out
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("compile", [False, True])
 @every
-def test_captured_update_learns_the_same(module, compile):
+def test_captured_update_learns_the_same(module, compile, capsys):
     torch.manual_seed(0)
     agents = [module.Agent(OBS_SPACE, ACTION_SPACE, module.Args()) for _ in range(2)]
     agents[1].load_state_dict(copy.deepcopy(agents[0].state_dict()))
     start, buffer = parameters(agents[0]), filled_buffer("cuda")
-    update = module.compiled(agents[1].update) if compile else agents[1].update
-    num_graphs = agents[1].args.policy_delay if module is td3 else 1
-    graphs = itertools.cycle([module.CudaGraph(lambda: update(buffer.sample(32))) for _ in range(num_graphs)])
+    captured = module.speed_up(agents[1].update, module.Args(compile=compile, cudagraphs=True))
     eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
-    assert apart(start, eager, trained(agents[1], lambda: next(graphs)())) < 0.02
+    assert apart(start, eager, trained(agents[1], lambda: captured(buffer.sample(32)))) < 0.02
+    assert "going on without" not in capsys.readouterr().out

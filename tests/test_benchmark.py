@@ -1,6 +1,7 @@
 """The benchmark: its grid, its runner with failing and interrupted runs, and the READMEs' tables from its results."""
 
 import fcntl
+import importlib
 import json
 import os
 import re
@@ -250,31 +251,55 @@ def test_the_grid_of_the_repository_has_scripts_and_known_arguments():
     for run in grid.grid(ROOT / "benchmark" / "experiments.toml"):
         known = grid.defaults((ROOT / f"{run.script}.py").read_text("utf-8"))
         assert run.arguments.keys() <= known.keys() and "total_timesteps" in run.arguments
-        same = {name for name, value in run.arguments.items() if known[name] == value} - {"total_timesteps"}
+        same = {name for name, value in run.arguments.items() if known[name] == value} - {"total_timesteps", "compile"}
         assert not same, f"{run.row}: {same} are the defaults"
+        assert "compile" in run.arguments or not known["compile"], f"{run.row} hangs on the default of compile"
 
 
-def test_code_hash_is_of_the_mathematics():
-    small = "# ---- Equations ----\ndef f(x):\n    return -x\n# ---- Environment"
-    assert grid.code_hash(small) == "e5093b71f678", "another one makes every result look changed"
+SMALL = '''"""A header."""
+
+import math
+@dataclass
+class Args:
+    gamma: float = 0.99
+# ---- Equations ----
+def f(x):
+    return -x
+# ======== Part 2: what every run needs ========
+# ---- Speed ----
+def speed_up(f):
+    return f
+# ---- Run ----
+class Run: ...
+'''
+
+
+def test_code_hash_is_of_what_determines_a_result():
+    assert grid.code_hash(SMALL) == "2f79525d58b5", "another one makes every result look changed"
     source = (ROOT / "td3.py").read_text("utf-8")
     code = grid.code_hash(source)
-    assert (
-        grid.code_hash(
-            source.replace("(1 - terminated)", "(1-terminated)").replace("\n    return ", "\n    # why\n    return ")
-        )
-        == code
-    )
-    assert grid.code_hash(source.replace('"""Copies', '"""Moves').replace("tqdm.write", "print")) == code
-    assert grid.code_hash(source.replace("* (1 - terminated)", "")) != code
-    assert grid.code_hash(source.replace("torch.minimum", "torch.maximum")) != code
-
-
-def test_code_that_was_shown_to_give_the_same_runs_counts_as_the_same(monkeypatch):
-    monkeypatch.setattr(grid, "SAME_CODE", {"td3": [{"hashes": ["a", "b"]}, {"hashes": ["c", "d"]}]})
-    assert grid.is_same_code("td3", "a", "b") and grid.is_same_code("td3", "d", "c")
-    assert grid.is_same_code("ddpg", "a", "a") and not grid.is_same_code("ddpg", "a", "b")
-    assert not grid.is_same_code("td3", "b", "c") and not grid.is_same_code("td3", None, "c")
+    for old, new in (
+        ("(1 - terminated)", "(1-terminated)"),
+        ("\n    return ", "\n    # why\n    return "),
+        ("import copy\n", "import copy\nimport csv\n"),
+        ("gamma: float = 0.99", "gamma: float = 0.9"),  # compared on its own, with the other arguments
+        ('"""Twin Delayed', '"""The'),
+        ('"""The last `capacity`', '"""The latest `capacity`'),
+        ("# Matrix products", "# The matrix products"),
+        ('"""Adam (arXiv:1412.6980', '"""The optimizer (arXiv:1412.6980'),
+        ("print(text", "print(text.upper()"),
+    ):
+        assert source.count(old) and grid.code_hash(source.replace(old, new)) == code, old
+    for old, new in (
+        ("* (1 - terminated)", ""),
+        ("torch.minimum", "torch.maximum"),
+        ("num_inputs, 256", "num_inputs, 64"),
+        ("self.num_added += 1", "self.num_added += 2"),
+        ("self.num_updates += 1", "self.num_updates += 2"),
+        ("buffer.num_added >= args.learning_starts", "buffer.num_added > args.learning_starts"),
+        ('"beta2": 0.999', '"beta2": 0.99'),
+    ):
+        assert source.count(old) and grid.code_hash(source.replace(old, new)) != code, old
 
 
 def test_every_result_says_what_it_was_made_by():
@@ -293,6 +318,34 @@ def test_the_peers_play_against_arguments_that_the_scripts_have():
         flags = {flag.removeprefix("--").replace("-", "_") for flag in case["ours"] if flag.startswith("--")}
         assert flags <= known.keys() and {"eval_interval", "checkpoint_interval", "torch_threads"} <= known.keys()
     assert {case["script"] for case in speed.CASES.values()} == {path.stem for path in ROOT.glob("*.py")}
+
+
+def test_the_speed_of_a_script_is_measured_as_its_name_says(monkeypatch):
+    """With --compile or without, whatever the default; a script that went on without it has no speed with it."""
+    import speed
+
+    commands, status = [], 1
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, status, "going on without --compile, which failed: why", "")
+
+    monkeypatch.setattr(speed.subprocess, "run", run)
+    expected = {
+        "PlainRL": ["--no-compile"],
+        "PlainRL compiled": ["--compile"],
+        "PlainRL captured": ["--no-compile", "--cudagraphs"],
+        "PlainRL compiled, captured": ["--compile", "--cudagraphs"],
+    }
+    for name, flags in expected.items():
+        for case in ("td3", "dqn"):
+            with pytest.raises(SystemExit, match="failed"):
+                speed.measure(case, name, 1, 1_000, "captured" in name)
+            assert [flag for flag in commands[-1] if flag in ("--compile", "--no-compile", "--cudagraphs")] == flags
+    assert "going on without --compile" in (ROOT / "td3.py").read_text("utf-8")
+    status = 0
+    with pytest.raises(SystemExit, match="going on without"):
+        speed.measure("td3", "PlainRL compiled", 1, 1_000, False)
 
 
 def test_speeds_of_another_number_of_threads_stay_if_all_else_is_equal(tmp_path, monkeypatch):
@@ -340,51 +393,23 @@ def test_tables_and_figures_are_those_of_the_results():
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
 def test_headers_state_the_results(script):
-    """Each "environment  mean ± deviation" of a header's Results, at the number of steps that ends its line."""
-    text = re.search(r"^Results .*?\n\n", (ROOT / f"{script}.py").read_text("utf-8"), re.S | re.M)[0]
-    kind = {"last 100 training episodes": "train", "last deterministic evaluation": "eval"}[
-        re.search("last 100 training episodes|last deterministic evaluation", text)[0]
-    ]
-    stated = 0
-    for line in text.splitlines()[1:]:
-        for env_id, mean, deviation in re.findall(r"(\S+-v\d) +(-?[\d.]+) ± ([\d.]+)", line):
-            steps = int(re.search(r"([\d,]+) steps", line)[1].replace(",", ""))
-            values = []
-            for path in (ROOT / "benchmark" / "results" / script / env_id).glob("*.csv"):
-                _, rows = grid.read_result(path)
-                returns = [value for _, of, value in rows if of == kind]
-                assert steps <= rows[-1][0] < steps * 1.01, f"{path} has another number of steps"
-                values.append(statistics.mean(returns[-100:]) if kind == "train" else returns[-1])
-            digits = len(mean.partition(".")[2])
-            assert (
-                f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-                == f"{mean} ± {deviation}"
-            )
-            stated += 1
+    """Each "environment mean ± deviation" of a header's Results, their number of steps and of seeds."""
+    text = " ".join(re.search(r"^Results .*?\n\n", (ROOT / f"{script}.py").read_text("utf-8"), re.S | re.M)[0].split())
+    (steps,) = (int(steps.replace(",", "")) for steps in re.findall(r"([\d,]+) steps", text))
+    (kind,) = re.findall("last 100 training episodes|evaluation", text)
+    seeds_of_all = re.search(r"± (?:standard )?deviation of (\d+) seeds", text)
+    stated = re.findall(r"(\S+-v\d) (-?[\d.]+) ± ([\d.]+)(?: \((\d+) seeds\))?", text)
+    for env_id, mean, deviation, seeds in stated:
+        values = []
+        for path in (ROOT / "benchmark" / "results" / script / env_id).glob("*.csv"):
+            _, rows = grid.read_result(path)
+            returns = [value for _, of, value in rows if of == ("eval" if kind == "evaluation" else "train")]
+            assert steps <= rows[-1][0] < steps * 1.01, f"{path} has another number of steps"
+            values.append(returns[-1] if kind == "evaluation" else statistics.mean(returns[-100:]))
+        digits = len(mean.partition(".")[2])
+        ours = f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+        assert ours == f"{mean} ± {deviation}" and len(values) == int(seeds or seeds_of_all[1])
     assert stated
-
-
-@pytest.mark.parametrize(
-    "script, row, stated",
-    [
-        ("ddpg", "HalfCheetah-v5__lr-1e-3", "{mean:.0f} ± {deviation:.0f} after 100,000 steps"),
-        ("ddpg", "HalfCheetah-v5__random-25k", "3e-4 of that code for both networks {mean:.0f} ± {deviation:.0f}"),
-        ("ddpg", "HalfCheetah-v5__random-5k", "5,000 random actions it was {mean:.0f} ± {deviation:.0f}"),
-        ("ddpg", "HalfCheetah-v5__notes", "and step sizes, 1e-4 and 1e-3, {mean:.0f} ± {deviation:.0f}"),
-        ("td3", "HalfCheetah-v5__lr-3e-4", "a mean of {mean:.0f} on HalfCheetah-v5"),
-        ("td3", "Hopper-v5__lr-3e-4", "of {mean:.0f} on Hopper-v5"),
-        ("td3", "HalfCheetah-v5__random-10k", "{values[0]:.0f} and {values[1]:.0f} there"),
-        ("td3", "HalfCheetah-v5__random-25k", "{values[0]:.0f}, {values[1]:.0f}, {values[2]:.0f}"),
-        ("sac_continuous", "Hopper-v5__tianshou", "Hopper has {mean:.0f} ± {deviation:.0f}"),
-        ("ppo_continuous", "HalfCheetah-v5__envs-64", "HalfCheetah-v5 has {mean:.0f} ± {deviation:.0f}"),
-    ],
-)
-def test_headers_state_the_variants(script, row, stated):
-    values = []
-    for path in sorted((ROOT / "benchmark" / "results" / script / row).glob("*.csv")):
-        values.append([value for _, of, value in grid.read_result(path)[1] if of == "eval"][-1])
-    text = stated.format(mean=statistics.mean(values), deviation=statistics.stdev(values), values=values)
-    assert text in re.sub(r"\s+", " ", re.sub(r"^paper  ", "", (ROOT / f"{script}.py").read_text("utf-8"), flags=re.M))
 
 
 @pytest.mark.parametrize(
@@ -406,6 +431,28 @@ def test_the_causes_of_rows_that_are_behind_are_those_of_the_results(row, last, 
         values.append(statistics.mean(returns[-last:]))
     text = stated.format(mean=statistics.mean(values), deviation=statistics.stdev(values))
     assert text in re.sub(r"\s+", " ", (ROOT / "benchmark" / "README.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", ["entropy", "overestimation", "premature", "td3_parts", "temperature", "time_limits"])
+def test_the_experiments_about_the_notes_train(monkeypatch, name):
+    """With few steps: every kind of each has its values, which another kind does not have."""
+    pytest.importorskip("matplotlib", reason="needs benchmark/requirements.txt")
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    experiment, written = importlib.import_module(name), {}
+    train = experiment.train
+
+    def train_briefly(script, arguments, *rest):
+        brief = {"total_timesteps": 512, "eval_interval": 256, "eval_episodes": 1, "log_interval": 128}
+        ppo, off_policy = {"num_steps": 64, "num_minibatches": 4}, {"learning_starts": 384, "batch_size": 32}
+        return train(script, {**arguments, **brief, **(ppo if script.startswith("ppo") else off_policy)}, *rest)
+
+    monkeypatch.setattr(experiment, "train", train_briefly)
+    monkeypatch.setattr(experiment, "write", lambda _, kind, seed, rows: written.update({kind: rows}))
+    experiment.run(1)
+    assert len(written) == {"entropy": 12, "time_limits": 2}.get(name, 4)
+    names = {kind: {name for _, name, _ in rows} for kind, rows in written.items()}
+    assert all(names.values()) and len(set(map(frozenset, names.values()))) == 1, names
+    assert len({tuple(rows) for rows in written.values()}) == len(written), "two kinds have the same values"
 
 
 def test_difference_in_standard_errors_by_hand():

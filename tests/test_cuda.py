@@ -19,11 +19,10 @@ OFF_POLICY = dict.fromkeys(["dqn", "ddqn"], "CartPole-v1") | dict.fromkeys(
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("script", PPO)
-def test_captured_update_of_ppo_learns_the_same(script, compile):
+def test_captured_update_of_ppo_learns_the_same(script, compile, capsys):
     module, results = importlib.import_module(script), []
     for capture in (False, True):
         torch.manual_seed(0)
-        PPO[script].seed(0)
         args = module.Args(num_envs=2, num_steps=16, num_minibatches=4, ent_autotune=True, ent_coef=0.1)
         agent = module.Agent(gym.spaces.Box(-np.inf, np.inf, (4,)), PPO[script], args)
         generator = np.random.default_rng(1)
@@ -34,16 +33,16 @@ def test_captured_update_of_ppo_learns_the_same(script, compile):
         arrays = obs, action, reward, next_obs, terminated, np.maximum(terminated, done)
         batch = module.Batch(*(torch.as_tensor(x, device="cuda") for x in arrays))
         start = [p.detach().clone() for p in agent.network.parameters()]
-        if capture:
-            update = module.compiled(agent.update_minibatch) if compile else agent.update_minibatch
-            agent.update_minibatch = module.CudaGraph(update)
+        how = module.Args(compile=compile and capture, cudagraphs=capture)
+        update_minibatch = module.speed_up(agent.update_minibatch, how)
         torch.manual_seed(3)
-        metrics = [agent.update(batch) for _ in range(3)][-1]
+        metrics = [agent.update(batch, update_minibatch) for _ in range(3)][-1]
         x = torch.as_tensor(obs[0], device="cuda")
         policy = agent.network.policy(agent.normalizer(x) if script == "ppo_continuous" else x)
         greedy = policy[0] if script == "ppo_continuous" else policy.argmax(-1)
         assert agent.act(obs[0], explore=False) == pytest.approx(greedy.detach().cpu().numpy(), abs=1e-4)
         results.append(([p.detach().clone() for p in agent.network.parameters()], metrics))
+    assert "going on without" not in capsys.readouterr().out
     (eager, expected), (captured, found) = results
     assert apart(start, eager, captured) < 0.02
     assert all(found[name].item() == pytest.approx(expected[name].item(), abs=1e-3) for name in expected)
@@ -61,7 +60,8 @@ def test_captured_training_runs_to_its_end_and_its_agent_plays(script, compile, 
         args = replace(args, env_id=OFF_POLICY[script], total_timesteps=600, learning_starts=100, batch_size=16)
         args = replace(args, buffer_size=1_000, **({"policy_delay": 3} if script == "td3" else {}))
     agent = module.train(replace(args, eval_interval=200, checkpoint_interval=200))
-    assert "on cuda" in capsys.readouterr().out and agent.device.type == "cuda"
+    out = capsys.readouterr().out
+    assert "on cuda" in out and "going on without" not in out and agent.device.type == "cuda"
     assert all(value.isfinite().all() for value in agent.state_dict().values())
     [folder] = Path(tmp_path).iterdir()
     module.evaluate_run(module.Args(evaluate=str(folder), eval_episodes=1, cuda=False))

@@ -10,6 +10,7 @@ from torch.distributions.transforms import TanhTransform
 import ddpg
 import ddqn
 import dqn
+import ppo_continuous
 import sac_continuous as sac
 import td3
 
@@ -90,6 +91,19 @@ def test_squash_gradient_reaches_mean_and_log_std_through_the_density():
         by_log_std = (entropy(mean, log_std + h) - entropy(mean, log_std - h)) / (2 * h)
     assert gradients[0].item() == pytest.approx(by_mean.item(), abs=1e-6)
     assert gradients[1].item() == pytest.approx(by_log_std.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("module", [sac, ppo_continuous], ids=["sac", "ppo_continuous"])
+def test_log_std_is_bounded_smoothly_and_hardly_changed_in_the_middle(module):
+    """Between -5 and 2, with slope 1 in the middle, and with a slope above 0 far outside of the bounds too."""
+    x = torch.linspace(-30, 30, 6001, dtype=torch.float64, requires_grad=True)
+    y = module.bound_log_std(x)
+    (slope,) = torch.autograd.grad(y.sum(), [x])
+    assert y[0].item() == pytest.approx(-5) and y[-1].item() == pytest.approx(2) and y.min() >= -5 and y.max() <= 2
+    middle = 2850  # x = -1.5
+    assert y[middle].item() == pytest.approx(-1.5) and slope[middle].item() == pytest.approx(1)
+    assert (slope > 0).all() and slope.argmax() == middle and slope.max() <= 1
+    assert (y - x)[middle - 100 : middle + 101].abs().max() < 0.03, "for one unit to either side"
 
 
 # ---- td_target ----

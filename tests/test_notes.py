@@ -52,8 +52,15 @@ def ppo_step(agent, advantage, num_samples=8, actions=None):
     obs = torch.randn(num_samples, 4, generator=torch.Generator().manual_seed(1))
     action = torch.as_tensor(agent.act(obs.numpy(), explore=True)) if actions is None else actions
     with torch.no_grad():
-        log_prob, _, value = agent.judge(obs, action)
-    return agent.update_minibatch(obs, action, log_prob, advantage, value)
+        log_prob, _, value = agent.evaluate_actions(obs, action)
+    return agent.update_minibatch(ppo_discrete.Minibatch(obs, action, log_prob, advantage, value))
+
+
+def adam(module, parameter, lr):
+    """The script's Adam for this parameter."""
+    owner = torch.nn.Module()
+    owner.device, owner.parameter = parameter.device, parameter
+    return module.Adam(owner, "parameter", lr)
 
 
 def mean_entropy(agent):
@@ -68,7 +75,7 @@ def mean_entropy(agent):
 def peaked(agent):
     """The same agent with logits that are far from equal, so that the entropy can move both ways."""
     with torch.no_grad():
-        agent.network.actor.linears[-1].weight.mul_(100)
+        agent.network.actor[-1].weight.mul_(100)
     return agent
 
 
@@ -137,7 +144,7 @@ for name, discrete in (("DiscreteClock-v0", True), ("BoxClock-v0", False)):
 
 
 class Log:
-    """What a short run of train on Clock did. It takes the place of the run's files: nothing is written."""
+    """What a short run of train on Clock did."""
 
     def __init__(self, module, **arguments):
         self.added, self.updates, self.moved, self.copies, self.acts = [], [], [], [], []
@@ -172,26 +179,18 @@ class Log:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "make_env", logged_make_env)
-            patch.setattr(module, "make_run_dir", lambda _: "no folder")
-            patch.setattr(module, "checkpoint", lambda *_: None)
-            patch.setattr(module, "Logger", lambda *_: self)
             patch.setattr(module.ReplayBuffer, "add", logged_add)
             patch.setattr(module.Agent, "act", logged_act)
             patch.setattr(module.Agent, "update", logged_update)
             patch.setattr(module.Agent, "update_target", logged_update_target, raising=False)
-            module.train(module.Args(cuda=False, eval_interval=0, checkpoint_interval=0, **arguments))
-
-    def scalars(self, *_):
-        pass
-
-    def close(self):
-        pass
+            module.train(module.Args(cuda=False, compile=False, eval_interval=0, checkpoint_interval=0, **arguments))
 
 
 @pytest.fixture(scope="module")
-def logs():
+def logs(tmp_path_factory):
     """90 steps of each script, 40 of them before learning; DQN copies every 12, TD3's actor moves every 10 updates."""
     arguments = {"total_timesteps": 90, "learning_starts": 40, "batch_size": 8, "log_interval": 100}
+    arguments["out_dir"] = str(tmp_path_factory.mktemp("runs"))
     discrete = {"train_interval": 5, "target_update_interval": 12, "epsilon_schedule": "exponential"}
     discrete |= {"env_id": "DiscreteClock-v0", "epsilon_decay": 0.9}
     noisy = {"env_id": "BoxClock-v0", "exploration_noise": 1.0}
@@ -337,9 +336,12 @@ def test_E000_7(module):
         obs, next_obs = torch.randn(2, 8, 1, 4)
         action = torch.as_tensor(np.stack([agent.act(each.numpy(), explore=False) for each in obs]))
         step = agent.update_minibatch
-        agent.update_minibatch = lambda *data, step=step, kept=minibatches: kept.append(data[3:]) or step(*data)
-        agent.update(module.Batch(obs, action, torch.randn(8, 1), next_obs, torch.zeros(8, 1), torch.zeros(8, 1)))
-    assert all(torch.equal(a, b) for a, b in zip(seen[0.0][0], seen[0.5][0], strict=True))
+        record = lambda data, step=step, kept=minibatches: kept.append(data) or step(data)  # noqa: E731
+        agent.update(
+            module.Batch(obs, action, torch.randn(8, 1), next_obs, torch.zeros(8, 1), torch.zeros(8, 1)), record
+        )
+    (without,), (with_bonus,) = seen[0.0], seen[0.5]
+    assert torch.equal(without.advantage, with_bonus.advantage) and torch.equal(without.target, with_bonus.target)
 
 
 @pytest.mark.parametrize("module", PPO)
@@ -380,8 +382,9 @@ def test_R000_8():
     """log σ is a parameter, the same in all states, or an output of the network, which is not."""
     obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     agent = make_agent(ppo_continuous)
-    _, log_std = agent.network.policy(obs)
-    assert log_std.shape == (3,) and any(log_std is parameter for parameter in agent.optimizer.owned)
+    parameter, (_, log_std) = agent.network.log_std, agent.network.policy(obs)
+    assert parameter.shape == (3,) and any(parameter is each for each in agent.optimizer.owned())
+    assert torch.equal(log_std.expand(5, 3), parameter.expand(5, 3))
     _, log_std = make_agent(ppo_continuous, std="head").network.policy(obs)
     assert log_std.shape == (5, 3) and (log_std.std(0) > 0).all()
 
@@ -399,17 +402,18 @@ def test_R000_3():
 
 def test_E000_6():
     """tanh N(0, 0.5) has 0.500 nats and tanh N(2, 0.5) -1.946, where the Gaussian has 0.726 both times."""
+    assert torch.distributions.Normal(0.0, 0.5).entropy().item() == pytest.approx(0.726, abs=5e-4)
     noise = torch.linspace(-8, 8, 20_001, dtype=torch.float64)[:, None]
     density = torch.exp(-(noise[:, 0] ** 2) / 2) / math.sqrt(2 * math.pi)
     for mean, expected in ((0.0, 0.500), (2.0, -1.946)):
         mu, log_std = torch.full_like(noise, mean), torch.full_like(noise, math.log(0.5))
         _, log_prob = sac_continuous.squash(mu, log_std, noise)
-        assert torch.trapezoid(-log_prob * density, noise[:, 0]).item() == pytest.approx(expected, abs=1e-3)
+        assert torch.trapezoid(-log_prob * density, noise[:, 0]).item() == pytest.approx(expected, abs=5e-4)
     agent = make_agent(sac_continuous, num_actions=1)
     with torch.no_grad():
         agent.actor.net[-1].weight.zero_()
         agent.actor.net[-1].bias.copy_(T([2.0, math.log(0.5)]))  # log σ = -0.693 leaves the smooth bound as -0.707
-    assert agent.update(sac_batch(num_actions=1, size=1024))["entropy"].item() == pytest.approx(-1.95, abs=0.2)
+    assert agent.update(sac_batch(num_actions=1, size=1024))["entropy"].item() == pytest.approx(-1.95, abs=0.12)
 
 
 def test_R000_4():
@@ -439,8 +443,9 @@ def test_E000_5():
     with torch.no_grad():
         agent.network.log_std.fill_(math.log(0.05))
         mean, _ = agent.network.policy(torch.zeros(8, 4))
-    log_prob, _, value = agent.judge(torch.zeros(8, 4), mean)
-    agent.update_minibatch(torch.zeros(8, 4), mean, log_prob.detach(), torch.ones(8), value.detach())
+    log_prob, _, value = agent.evaluate_actions(torch.zeros(8, 4), mean)
+    data = torch.zeros(8, 4), mean, log_prob.detach(), torch.ones(8), value.detach()
+    agent.update_minibatch(ppo_continuous.Minibatch(*data))
     assert agent.network.log_std.exp().tolist() == pytest.approx([math.exp(-5)] * 3)
 
 
@@ -489,7 +494,7 @@ def test_E000_3():
 def test_R000_7():
     """Two arms, rewards 1 and 0: without a bonus P(second) falls on and on; with c = 0.5 it ends at 1 / (1 + e²).
 
-    What is kept alive is softmax(r / c), which for c = 0.1 is 0.00005.
+    What is kept alive is softmax(r / c), for c = 0.1 0.00005. With normalised advantages c = 1.5 keeps nothing alive.
     """
     reward, action = T([1.0, 0.0]), T([0, 1])
 
@@ -509,25 +514,25 @@ def test_R000_7():
     assert second_arm(0.5, 150) == pytest.approx(0.1192, abs=1e-4)
     assert T([1.0, 0.0]).div(0.1).softmax(0)[1].item() == pytest.approx(4.5e-5, rel=0.02)
     assert ppo_discrete.Args().norm_adv
-    assert second_arm(0.5, 600, normalised=True) < 1e-4
-    assert second_arm(2.0, 600, normalised=True) == pytest.approx(0.2353, abs=1e-3)
+    assert second_arm(1.5, 600, normalised=True) < 1e-4
+    assert second_arm(1.52, 600, normalised=True) == pytest.approx(0.1029, abs=1e-4)  # 2 cosh(z / 2) = 1.52 z
 
 
 def test_E000_1():
     """The trunk gets nothing from H through a parameter, but something through a head, a softmax and tanh."""
 
     def gradients(agent, entropy):
-        actor = agent.network.actor.linears
+        actor = agent.network.actor
         return torch.autograd.grad(entropy.mean(), [actor[0].weight, actor[-1].weight], allow_unused=True)
 
     obs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
     agent = make_agent(ppo_continuous)
-    assert gradients(agent, agent.judge(obs, torch.zeros(8, 3))[1]) == (None, None)
+    assert gradients(agent, agent.evaluate_actions(obs, torch.zeros(8, 3))[1]) == (None, None)
     agent = make_agent(ppo_continuous, std="head")
-    trunk, last = gradients(agent, agent.judge(obs, torch.zeros(8, 3))[1])
+    trunk, last = gradients(agent, agent.evaluate_actions(obs, torch.zeros(8, 3))[1])
     assert trunk.norm() > 1e-3 and last[3:].norm() > 1 and (last[:3] == 0).all()  # rows of μ, then of log σ
     agent = peaked(make_agent(ppo_discrete))
-    trunk, last = gradients(agent, agent.judge(obs, torch.zeros(8, dtype=torch.int64))[1])
+    trunk, last = gradients(agent, agent.evaluate_actions(obs, torch.zeros(8, dtype=torch.int64))[1])
     assert trunk.norm() > 1e-3 and last.norm() > 1e-3
     mean = T([[1.0]], requires_grad=True)
     _, log_prob = sac_continuous.squash(mean, torch.zeros(1, 1), torch.zeros(1, 1))
@@ -535,16 +540,23 @@ def test_E000_1():
 
 
 def test_E000_1b():
-    """All gradients are cut together: a large bonus of σ shortens what is left for μ, if anything is cut at all."""
-    sizes = {}
-    for max_grad_norm in (0.1, 1e9):
-        for ent_coef in (0.0, 1.0):
-            agent = make_agent(ppo_continuous, ent_coef=ent_coef, max_grad_norm=max_grad_norm)
-            ppo_step(agent, torch.arange(8.0))
-            first = next(i for i, p in enumerate(agent.optimizer.owned) if p is agent.network.actor.linears[0].weight)
-            sizes[max_grad_norm, ent_coef] = agent.optimizer.means[first].norm().item()
-    assert sizes[1e9, 1.0] == sizes[1e9, 0.0] > 0
-    assert sizes[0.1, 1.0] / sizes[0.1, 0.0] == pytest.approx(0.836, abs=0.01)
+    """All gradients are cut together: beside a norm of 1, c = 1 in three dimensions leaves half, if anything is cut."""
+
+    def gradient_of_mean(scale, ent_coef, max_grad_norm):
+        """Norm of what a step takes for the actor's parameters, from Adam's first moments, 0.1 of the gradients."""
+        agent = make_agent(ppo_continuous, ent_coef=ent_coef, max_grad_norm=max_grad_norm, norm_adv=False)
+        obs = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+        mean, log_std = agent.network.policy(obs)
+        action = mean.detach() + log_std.detach().exp()  # one σ away, where log π has no slope along log σ
+        ppo_step(agent, scale * torch.arange(8.0), actions=action)
+        owned = agent.optimizer.owned()
+        indices = [i for i, one in enumerate(owned) if any(one is each for each in agent.network.actor.parameters())]
+        moments = torch.cat([agent.optimizer.get_buffer(f"mean{i}").flatten() for i in indices])
+        return moments.norm().item() / 0.1
+
+    scale = 1 / gradient_of_mean(1.0, 0.0, 1e9)
+    sizes = [gradient_of_mean(scale, ent_coef, norm) for norm in (1e9, 0.1) for ent_coef in (0.0, 1.0)]
+    assert sizes[0] == sizes[1] and sizes == pytest.approx([1.0, 1.0, 0.1, 0.05], rel=1e-4)  # 1 / √(1 + 3)
 
 
 def test_E000_2():
@@ -562,7 +574,7 @@ def test_R001_5():
     """In a closed loop with the best policy for each alpha, the entropy ends at its target of -3."""
     for loss in temperature_losses(-3.0):
         alpha, entropy = closed_loop(loss)
-        assert entropy == pytest.approx(-3.0, abs=0.01) and alpha == pytest.approx(0.00792, rel=0.01)
+        assert entropy == pytest.approx(-3.0, abs=1e-3) and alpha == pytest.approx(0.0079239, rel=1e-3)
 
 
 @pytest.mark.parametrize("module", PPO)
@@ -615,7 +627,7 @@ def test_R001_8():
             targets.append(agent.target_entropy.item())
         assert targets == pytest.approx(expected, abs=1e-5)
     lower, higher = (closed_loop(temperature_losses(target)[0])[0] for target in (-3.0, -2.0))
-    assert math.log(higher / lower) == pytest.approx(2 / 3, rel=0.01)
+    assert math.log(higher / lower) == pytest.approx(2 / 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("module", [*PPO, sac_continuous])
@@ -625,13 +637,13 @@ def test_R001_9(module):
         if module is sac_continuous:
             agent = make_agent(sac_continuous, target_entropy=target)
             agent.update(sac_batch())
-            assert direction * (agent.log_alpha.item() - math.log(0.2)) == pytest.approx(3e-4, rel=0.01)
+            assert direction * (agent.log_alpha.item() - math.log(0.2)) == pytest.approx(3e-4, rel=1e-3)
         else:
             agent = make_agent(module, ent_autotune=True, ent_coef=0.2, target_entropy=target)
             with torch.no_grad():
-                agent.network.actor.linears[-1].bias.copy_(T([0.0, 1.0, 2.0]))  # as logits: H = 0.76 ln 3
+                agent.network.actor[-1].bias.copy_(T([0.0, 1.0, 2.0]))  # as logits: H = 0.76 ln 3
             ppo_step(agent, torch.zeros(8))
-            assert direction * (agent.log_ent_coef.item() - math.log(0.2)) == pytest.approx(1e-3, rel=0.01)
+            assert direction * (agent.log_ent_coef.item() - math.log(0.2)) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_E001_15():
@@ -639,11 +651,11 @@ def test_E001_15():
     for lr in (1e-3, 1e-4):
         agent = make_agent(sac_continuous, alpha_lr=lr)
         agent.update(sac_batch())
-        assert abs(agent.log_alpha.item() - math.log(0.2)) == pytest.approx(lr, rel=0.01)
+        assert abs(agent.log_alpha.item() - math.log(0.2)) == pytest.approx(lr, rel=2e-3)
         for module in PPO:
             agent = peaked(make_agent(module, ent_autotune=True, ent_coef=0.1, ent_coef_lr=lr))
             ppo_step(agent, torch.zeros(8))
-            assert abs(agent.log_ent_coef.item() - math.log(0.1)) == pytest.approx(lr, rel=0.01)
+            assert abs(agent.log_ent_coef.item() - math.log(0.1)) == pytest.approx(lr, rel=2e-3)
 
 
 def test_E001_5():
@@ -662,7 +674,7 @@ def test_E001_5():
 def test_E001_9():
     """The default is -dim, -3 and -6 here, and not the -2.94 and -5.88 of 0.98 dim."""
     for num_actions in (3, 6):
-        assert make_agent(sac_continuous, num_actions).target_entropy.tolist() == [-num_actions, -num_actions]
+        assert make_agent(sac_continuous, num_actions).target_entropy().item() == -num_actions
         assert make_agent(ppo_continuous, num_actions).target_entropy.item() == -num_actions
 
 
@@ -715,7 +727,7 @@ def test_E001_1():
         slopes = [slope(lambda x, loss=loss, h=h: loss(x, T(h)), 0.0) for h in (-5.0, -3.0, 3.0, 5.0)]
         assert slopes == pytest.approx([-2.0, 0.0, 6.0, 8.0])  # descent raises alpha while H is below -3
         for first in (0.2, 2.0):
-            assert closed_loop(loss, first)[0] == pytest.approx(0.00792, rel=0.02)
+            assert closed_loop(loss, first)[0] == pytest.approx(0.0079239, rel=1e-3)
 
 
 def test_E001_2():
@@ -796,9 +808,9 @@ def test_R001_3():
     obs = torch.randn(8, 4)
     before, metrics = agent.network.policy(obs)[0], ppo_step(agent, torch.zeros(8))
     assert metrics["total_loss"].item() == pytest.approx(-0.2 * 3 * (NORMAL_ENTROPY - 0.5), rel=1e-5)
-    assert (agent.network.log_std + 0.5).tolist() == pytest.approx([3e-4] * 3, rel=0.01)
+    assert (agent.network.log_std + 0.5).tolist() == pytest.approx([3e-4] * 3, rel=1e-3)
     assert torch.equal(agent.network.policy(obs)[0], before)
-    assert not any(agent.log_ent_coef is parameter for parameter in agent.optimizer.owned)
+    assert not any(agent.log_ent_coef is parameter for parameter in agent.optimizer.owned())
 
 
 @pytest.mark.parametrize("module", PPO)
@@ -821,9 +833,9 @@ def test_E001_4():
         wrong = slope(lambda x, n=n: ppo_discrete.ent_coef_loss(x, T(0.0), T(-math.log(n))), 0.0)
         notes = slope(lambda x, n=n: notes_temperature_loss(-math.log(n))(x, T(0.0)), 0.0)
         assert right < 0 and wrong == pytest.approx(math.log(n)) == notes
-    for likelier, share in ((0.583, 0.98), (0.890, 0.5)):
+    for likelier, share in ((0.5831, 0.98), (0.8900, 0.5)):
         _, entropy = ppo_discrete.categorical(T([[likelier, 1 - likelier]]).log(), T([0]))
-        assert entropy.item() == pytest.approx(share * math.log(2), abs=2e-3)
+        assert entropy.item() == pytest.approx(share * math.log(2), abs=1e-4)
     with pytest.raises(ppo_discrete.UsageError):
         ppo_discrete.check_args(ppo_discrete.Args(ent_autotune=True, target_entropy=-1.0))
 
@@ -832,8 +844,8 @@ def test_R001_4():
     """With our sign the larger target, -2, ends at the larger entropy and at the larger alpha."""
     for low, high in zip(temperature_losses(-3.0), temperature_losses(-2.0), strict=True):
         (alpha_low, entropy_low), (alpha_high, entropy_high) = closed_loop(low), closed_loop(high)
-        assert [entropy_low, entropy_high] == pytest.approx([-3.0, -2.0], abs=0.01)
-        assert alpha_high / alpha_low == pytest.approx(math.exp(2 / 3), rel=0.01)
+        assert [entropy_low, entropy_high] == pytest.approx([-3.0, -2.0], abs=1e-3)
+        assert alpha_high / alpha_low == pytest.approx(math.exp(2 / 3), rel=1e-3)
 
 
 def test_R001_7():
@@ -850,7 +862,7 @@ def test_E001_17():
         agent = make_agent(ppo_continuous, num_actions, target_entropy=target)
         log_std = T(sigma).log().expand(num_actions)
         _, entropy = ppo_continuous.gaussian(zero[:, :num_actions], log_std, zero[:, :num_actions])
-        assert entropy.item() == pytest.approx(agent.target_entropy.item(), abs=0.01)
+        assert entropy.item() == pytest.approx(agent.target_entropy.item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("module", PPO)
@@ -874,13 +886,13 @@ def test_E001_20():
     """A temperature of 0.001 at first rises, where the entropy is below its target, and ends where others do."""
     for loss in temperature_losses(-3.0):
         assert slope(lambda x, loss=loss: loss(x, T(gaussian_entropy(0.001))), math.log(0.001)) < 0  # descended
-        assert closed_loop(loss, 0.001)[0] == pytest.approx(0.00792, rel=0.01)
+        assert closed_loop(loss, 0.001)[0] == pytest.approx(0.0079239, rel=1e-3)
 
 
 def test_R001_10():
     """From 0.01, 0.2 and 2 our losses end at the same alpha; the notes' own end apart, by the start alone."""
     for loss in temperature_losses(-3.0)[:2]:
-        assert [closed_loop(loss, first)[0] for first in (0.01, 0.2, 2.0)] == pytest.approx([0.00792] * 3, rel=0.02)
+        assert [closed_loop(loss, first)[0] for first in (0.01, 0.2, 2.0)] == pytest.approx([0.0079239] * 3, rel=1e-3)
     low, high = (closed_loop(notes_temperature_loss(-3.0), first)[0] for first in (0.2, 2.0))
     assert high / low > 1e12
 
@@ -891,9 +903,11 @@ def test_E001_18():
         agent = make_agent(sac_continuous)
         for _ in range(100):
             log_prob = torch.full((4,), 3 - distance)  # the target is -3
-            agent.alpha_optimizer.descend(sac_continuous.alpha_loss(agent.log_alpha, log_prob, agent.target_entropy[0]))
+            loss = sac_continuous.alpha_loss(agent.log_alpha, log_prob, agent.target_entropy())
+            agent.alpha_optimizer.minimize(loss)
         assert math.log(0.2) - agent.log_alpha.item() == pytest.approx(100 * 3e-4, rel=1e-3)
-    assert math.log(0.2 / 0.0079239) / 3e-4 == pytest.approx(10_761, rel=1e-4)
+    assert math.log(0.2 / 0.007923858) / 3e-4 == pytest.approx(10_761, abs=0.5)
+    assert math.log(0.2 / 0.007923858) / 1e-4 == pytest.approx(32_284, abs=0.5)
 
 
 # ---- Note 002: Easy-RL's PPO ----
@@ -902,10 +916,11 @@ def test_R002_1():
     agent = make_agent(ppo_discrete, ent_coef=0.1, norm_adv=False)
     with torch.no_grad():
         for network, bias in ((agent.network.actor, T([0.2, 0.3, 0.5]).log()), (agent.network.critic, T([0.5]))):
-            network.linears[-1].weight.zero_()
-            network.linears[-1].bias.copy_(bias)
+            network[-1].weight.zero_()
+            network[-1].bias.copy_(bias)
     old_log_prob, target = T([0.2, 0.4]).log(), T([1.5, -0.5])
-    metrics = agent.update_minibatch(torch.randn(2, 4), T([0, 2]), old_log_prob, T([1.0, 2.0]), target)
+    data = torch.randn(2, 4), T([0, 2]), old_log_prob, T([1.0, 2.0]), target
+    metrics = agent.update_minibatch(ppo_discrete.Minibatch(*data))
     names = ("policy_loss", "value_loss", "entropy", "total_loss")
     expected = [-1.7, 0.5, 1.029653, -1.7 + 0.25 - 0.1029653]
     assert [metrics[name].item() for name in names] == pytest.approx(expected, abs=1e-5)
@@ -1033,13 +1048,15 @@ def test_E003_7(monkeypatch):
         calls, agent, other, batch = spy(monkeypatch, module, "q_loss"), make(module), make(module), transitions(module)
         agent.update(batch)
         y, losses = calls[0][0][2], []
-        bias, action = other.q_network.linears[-1].bias.data, batch.action.long()
+        bias, action = other.q_network.net[-1].bias.data, batch.action.long()
         for i, h in itertools.product(range(3), (0.5, -0.5)):  # the loss is a parabola in the last bias
             bias[i] += h
             losses.append((y - other.q_network(batch.obs).gather(1, action)[:, 0]).square().mean().item())
             bias[i] -= h
         slopes = [a - b for a, b in zip(losses[::2], losses[1::2], strict=True)]
-        assert (agent.optimizer.means[-1] / 0.1).tolist() == pytest.approx(slopes, abs=1e-4)  # Adam's first moment
+        last_bias = len(agent.optimizer.owned()) - 1
+        moment = agent.optimizer.get_buffer(f"mean{last_bias}")  # Adam's first: 0.1 of the gradient
+        assert (moment / 0.1).tolist() == pytest.approx(slopes, abs=1e-4)
 
 
 def test_R003_43(monkeypatch):
@@ -1063,7 +1080,7 @@ def test_E003_2(logs):
     assert unmasked == pytest.approx(100) and q.item() == 1
     for module in (dqn, ddqn):
         agent, batch = make(module), transitions(module, terminated=torch.ones(16))
-        outputs(agent.q_network_target.linears[-1], [100.0, 100.0, 100.0])
+        outputs(agent.q_network_target.net[-1], [100.0, 100.0, 100.0])
         reward = agent.q_network(batch.obs).detach().gather(1, batch.action.long())[:, 0]
         assert agent.update(batch._replace(reward=reward))["q_loss"].item() == pytest.approx(0, abs=1e-9)
         buffer = module.ReplayBuffer(4, 1, 10, torch.device("cpu"))
@@ -1196,8 +1213,11 @@ def test_E003_6(logs):
     for module in (dqn, ddqn):
         epsilons = [epsilon for _, epsilon in logs[module].acts]
         assert epsilons == pytest.approx([max(0.05, 0.9**step) for step in range(1, 91)])
-        args = module.Args(epsilon_schedule="exponential")
-        assert module.epsilon_at(149_785, args) > args.epsilon_end == module.epsilon_at(149_786, args)
+        agent, epsilons = make(module, epsilon_schedule="exponential"), []
+        for step in (149_785, 149_786):
+            agent.anneal(step)
+            epsilons.append(agent.epsilon)
+        assert epsilons[0] > agent.args.epsilon_end == epsilons[1]
 
 
 def test_E003_3(logs):
@@ -1223,17 +1243,20 @@ def test_E003_4(logs):
 
 # ---- Note 003, first part: Double DQN ----
 def test_R003_7():
-    """Errors of mean 0 and deviation 1 have maxima of mean 0.564, 1.029, 1.539; values 0, 0.5, 1 with them, 1.446."""
+    """Errors of mean 0 and deviation 1 have maxima of mean 0.564, 1.029, 1.539; values 0, 0.5, 1 with them, 1.449.
+
+    By the maximum's distribution, the product of those of its parts, and by our target of drawn errors.
+    """
     torch.manual_seed(0)
-    x, _ = gaussian_grid()
-    below = (1 + torch.erf(x / math.sqrt(2))) / 2  # probability
-    for n, known in ((2, 0.564), (4, 1.029), (10, 1.539)):
-        mean = 6 - torch.trapezoid(below**n, x).item()  # of the largest of n, by its distribution
-        assert mean == pytest.approx(known, abs=1e-3)
-        zero = torch.zeros(200_000)
-        assert dqn.td_target(zero, zero, torch.randn(200_000, n), 1.0).mean().item() == pytest.approx(mean, abs=0.01)
-    noisy = T([0.0, 0.5, 1.0]) + torch.randn(200_000, 3)
-    assert dqn.td_target(zero, zero, noisy, 1.0).mean().item() == pytest.approx(1.446, abs=0.01)
+    x, zero = torch.linspace(-8, 9, 17_001, dtype=torch.float64), torch.zeros(200_000)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    cases = ([0.0] * 2, 0.564), ([0.0] * 4, 1.029), ([0.0] * 10, 1.539), ([0.0, 0.5, 1.0], 1.449)
+    for values, known in cases:
+        below = torch.stack([normal.cdf(x - value) for value in values]).prod(0)
+        mean = 9 - torch.trapezoid(below, x).item()
+        assert mean == pytest.approx(known, abs=5e-4)
+        noisy = T(values) + torch.randn(200_000, len(values))
+        assert dqn.td_target(zero, zero, noisy, 1.0).mean().item() == pytest.approx(mean, abs=0.006)
 
 
 def test_E003_9():
@@ -1250,8 +1273,8 @@ def test_R003_8(monkeypatch):
     """The online network chooses action 2, the target network says 1 of it, where DQN takes its 7; never above DQN."""
     for module, expected in ((dqn, 3.5), (ddqn, 0.5)):
         calls, agent = spy(monkeypatch, module, "q_loss"), make(module, gamma=0.5)
-        outputs(agent.q_network.linears[-1], [0.0, 0.0, 9.0])
-        outputs(agent.q_network_target.linears[-1], [5.0, 7.0, 1.0])
+        outputs(agent.q_network.net[-1], [0.0, 0.0, 9.0])
+        outputs(agent.q_network_target.net[-1], [5.0, 7.0, 1.0])
         agent.update(transitions(module, reward=torch.zeros(16)))
         assert calls[0][0][2].tolist() == pytest.approx([expected] * 16)
     torch.manual_seed(0)
@@ -1278,10 +1301,10 @@ def test_E003_10(monkeypatch):
     zero = torch.zeros(200_000)
     for rho, expected in ((0.0, 0.0), (0.5, 0.515), (0.9, 0.926), (1.0, 1.029)):
         target = rho * online + math.sqrt(1 - rho**2) * other
-        assert ddqn.td_target(zero, zero, online, target, 1.0).mean().item() == pytest.approx(expected, abs=0.01)
+        assert ddqn.td_target(zero, zero, online, target, 1.0).mean().item() == pytest.approx(expected, abs=0.006)
     values = T([0.0, 0.5, 1.0])  # independent errors on unequal values: 0.3 too little
     y = ddqn.td_target(zero, zero, values + online[:, :3], values + other[:, :3], 1.0)
-    assert y.mean().item() - 1 == pytest.approx(-0.3, abs=0.01)
+    assert y.mean().item() - 1 == pytest.approx(-0.301, abs=0.006)
 
 
 def test_E003_8():
@@ -1446,15 +1469,15 @@ def test_E003_26(logs):
 
 def test_E003_29(monkeypatch):
     """Q = w a, w = 2, mu = 3: backward leaves -3 in w's gradient, and the critic's 4 becomes 1; ours stays 4."""
-    w, mu = T(2.0, requires_grad=True), T(3.0, requires_grad=True)
+    w, mu = (torch.nn.Parameter(T(x)) for x in (2.0, 3.0))
     (-w * mu).backward()
     ((0 - w * 1) ** 2).backward()
     assert w.grad.item() == 1
     w.grad = mu.grad = None
-    optimizer = ddpg.Adam([w], 0.0)
-    ddpg.Adam([mu], 0.0).descend(-w * mu)
-    optimizer.descend((0 - w * 1) ** 2)
-    assert w.grad is None and optimizer.means[0].item() == pytest.approx(0.1 * 4)  # Adam's first moment
+    optimizer = adam(ddpg, w, 0.0)
+    adam(ddpg, mu, 0.0).minimize(-w * mu)
+    optimizer.minimize((0 - w * 1) ** 2)
+    assert w.grad is None and optimizer.mean0.item() == pytest.approx(0.1 * 4)  # Adam's first moment
     agents = []
     for factor in (-1, 1000):
         monkeypatch.setattr(ddpg, "actor_loss", lambda q, factor=factor: factor * q.mean())
@@ -1541,7 +1564,7 @@ def test_E003_30():
     torch.manual_seed(0)
     y = dqn.td_target(torch.zeros(200_000), torch.zeros(200_000), torch.randn(200_000, 2), 1.0)
     assert (y < 0).float().mean().item() == pytest.approx(1 / 4, abs=0.005)
-    assert y.mean().item() == pytest.approx(1 / math.sqrt(math.pi), abs=0.01)
+    assert y.mean().item() == pytest.approx(0.564, abs=0.006)  # 1 / √π
 
 
 def test_R003_14():
@@ -1552,10 +1575,10 @@ def test_R003_14():
     for rho, known in ((-1.0, -0.798), (0.0, -0.564), (0.5, -0.399), (0.9, -0.178), (1.0, 0.0)):
         second = rho * first + math.sqrt(1 - rho**2) * other
         mean = td3.td_target(zero, zero, first, second, 1.0).mean().item()
-        assert known == pytest.approx(-math.sqrt((1 - rho) / math.pi), abs=1e-3)
-        assert mean == pytest.approx(known, abs=0.006)
+        assert known == pytest.approx(-math.sqrt((1 - rho) / math.pi), abs=5e-4)
+        assert mean == pytest.approx(known, abs=0.004)
     wider = first + 2 * other  # neither independent nor alike: E|first - wider| / 2 = sqrt(2 / pi)
-    assert td3.td_target(zero, zero, first, wider, 1.0).mean().item() == pytest.approx(-0.798, abs=0.01)
+    assert td3.td_target(zero, zero, first, wider, 1.0).mean().item() == pytest.approx(-0.798, abs=0.006)
 
 
 def test_E003_38():
@@ -1564,7 +1587,7 @@ def test_E003_38():
     q1, q2 = 5 + 2 * torch.randn(2, 400_000)
     assert q1.mean().item() == pytest.approx(5, abs=0.01)
     y = td3.td_target(torch.zeros(400_000), torch.zeros(400_000), q1, q2, 1.0)
-    assert y.mean().item() == pytest.approx(5 - 2 * 0.5642, abs=0.01)
+    assert y.mean().item() == pytest.approx(5 - 1.128, abs=0.008)
     assert (y < 5).float().mean().item() == pytest.approx(0.75, abs=0.003)
 
 
@@ -1587,9 +1610,12 @@ def test_E003_35(logs):
     box = Clock(discrete=False).action_space
     assert not box.contains(np.clip(np.full(2, -9, np.float32), -box.high, box.high))
     for module in (ddpg, td3):
-        executed = np.array(logs[module].env.unwrapped.executed)
-        assert all(box.contains(action) for action in executed)
-        assert np.allclose(executed.min(0), box.low) and np.allclose(executed.max(0), box.high)
+        assert all(box.contains(action) for action in logs[module].env.unwrapped.executed)
+        env = module.make_env("BoxClock-v0")
+        env.reset(seed=0)
+        for sign in (-1, 1):
+            env.step(np.full(2, sign, np.float32))
+        assert np.allclose(env.unwrapped.executed, [box.low, box.high], atol=1e-6)
     assert td3.smooth_target_action(T([-0.9, 0.9]), T([-0.5, 0.5]), 0.5).tolist() == [-1.0, 1.0]
 
 
@@ -1613,11 +1639,11 @@ def test_R003_16():
         mean = smoothed_value(lambda a: (2 * a[:, 0]).cos(), [0.0], sigma * x[:, None], weight, 1.0)
         assert mean == pytest.approx(math.exp(-2 * sigma**2), abs=1e-6)
         errors.append(mean - (1 - sigma**2 / 2 * 4))
-    assert errors[0] / errors[1] == pytest.approx(15.7, abs=0.1)
+    assert errors[0] / errors[1] == pytest.approx(15.7, abs=0.05)
 
 
 def test_E003_36():
-    """Q = -a² - 3b² + ab: -0.1564, 0.9776 sigma² / 2 times the trace -8; plain sigma² says -0.16, all entries -0.12."""
+    """Q = -a² - 3b² + ab: -0.1564, 0.9776 sigma² / 2 times a trace of -8; plain sigma² -0.16, all entries -0.117."""
     x, weight = gaussian_grid()
     noise, weights = 0.2 * torch.cartesian_prod(x[::4], x[::4]), torch.cartesian_prod(weight[::4], weight[::4]).prod(-1)
     weights = weights / weights.sum()
@@ -1627,8 +1653,9 @@ def test_E003_36():
     kept = 1 - tails - 2 * z * density + z**2 * tails  # variance of a normal variable cut at 2.5 deviations
     assert kept == pytest.approx(0.9776, abs=1e-4)
     assert mean == pytest.approx(0.2**2 * kept / 2 * -8, abs=1e-5)
-    assert mean == pytest.approx(-0.1564, abs=1e-4) and abs(mean + 0.16) > 0.003 and abs(mean + 0.12) > 0.03
-    assert smoothed_value(lambda a: a[:, 0], [0.9], 0.2 * x[:, None], weight, 0.5) == pytest.approx(0.861, abs=1e-3)
+    assert mean == pytest.approx(-0.1564, abs=5e-5)  # without 0.9776: -0.16
+    assert 0.2**2 * kept / 2 * (-2 - 6 + 1 + 1) == pytest.approx(-0.117, abs=5e-4)
+    assert smoothed_value(lambda a: a[:, 0], [0.9], 0.2 * x[:, None], weight, 0.5) == pytest.approx(0.861, abs=5e-4)
 
 
 def test_R003_17():
@@ -1707,7 +1734,7 @@ def test_E003_32():
     """The same row eight times: the gradient of a sum is eight times as large, ours the same; Adam hides it."""
     slopes, steps = {}, {}
     for copies, reduce in itertools.product((1, 8), ("sum", "ours")):
-        q, mu = T(0.5, requires_grad=True), T(0.5, requires_grad=True)
+        q, mu = (torch.nn.Parameter(T(0.5)) for _ in range(2))
         rows, y, actions = q.expand(copies), torch.full((copies,), 2.0), mu.expand(copies)
         if reduce == "sum":
             losses = 2 * (rows - y).square().sum(), -(3 * actions).sum()
@@ -1715,7 +1742,7 @@ def test_E003_32():
             losses = td3.critic_loss(rows, rows, y), td3.actor_loss(3 * actions)
         pairs = zip(losses, (q, mu), strict=True)
         slopes[reduce, copies] = [torch.autograd.grad(loss, x, retain_graph=True)[0].item() for loss, x in pairs]
-        td3.Adam([q], 0.1).descend(losses[0])
+        adam(td3, q, 0.1).minimize(losses[0])
         steps[reduce, copies] = q.item()
     assert slopes["sum", 1] == slopes["ours", 1] == slopes["ours", 8] == pytest.approx([-6.0, -3.0])
     assert slopes["sum", 8] == pytest.approx([-48.0, -24.0])
@@ -1750,7 +1777,7 @@ def test_R003_19():
             total += gamma**t * ((pairs * reward).sum() + alpha * visits @ entropy).item()
             visits = torch.zeros(2, dtype=torch.float64).index_add_(0, next_state.flatten(), pairs.flatten())
         assert q[state, action].item() == pytest.approx(total, abs=1e-6)
-    assert q[0, 0].item() == pytest.approx(9.378, abs=1e-3)
+    assert q[0, 0].item() == pytest.approx(9.378, abs=5e-4)
     assert (alpha * entropy > 0.14).all(), "what Q would have too much with its own step's entropy"
 
 
@@ -1760,7 +1787,7 @@ def test_R003_20():
     log_z = math.log(sum(math.exp(x / alpha) for x in q.tolist()))
     boltzmann = [math.exp(x / alpha - log_z) for x in q.tolist()]
     assert best_policy(q, alpha).tolist() == pytest.approx(boltzmann, abs=1e-4)
-    assert boltzmann == pytest.approx([0.516, 0.070, 0.012, 0.402], abs=1e-3)
+    assert boltzmann == pytest.approx([0.516, 0.070, 0.012, 0.402], abs=5e-4)
     assert discrete_actor_loss(boltzmann, q, alpha).item() == pytest.approx(-alpha * log_z)
     torch.manual_seed(0)
     for policy in (2 * torch.randn(50, 4).double()).softmax(-1):
@@ -1820,6 +1847,8 @@ def test_E003_40():
     mean, std = min(ours, key=ours.get)
     assert abs(mean) == 3 and std == 0.5
     assert min(forward, key=forward.get) == (0, 3)
+    below, best, above = (-squashed_log_prob(drawn, 0.0, std).mean() for std in (3.03, 3.04, 3.05))
+    assert best < min(below, above)  # √(3² + 0.5²) = 3.041
     # the policy may leave out an action of the target, but not add one
     assert discrete_kl([1.0, 0.0], [0.5, 0.5]) == pytest.approx(math.log(2))
     assert discrete_kl([0.5, 0.5], [1.0, 0.0]) == math.inf
@@ -1863,9 +1892,9 @@ def test_E003_55():
     ends = []
     for factor in (1.0, 0.5):
         value = torch.nn.Parameter(T([0.5]))
-        optimizer = sac_continuous.Adam([value], 0.1)
+        optimizer = adam(sac_continuous, value, 0.1)
         for _ in range(5):
-            optimizer.descend(factor * sac_continuous.critic_loss(value, T([2.0]), T([2.0])))
+            optimizer.minimize(factor * sac_continuous.critic_loss(value, T([2.0]), T([2.0])))
         ends.append(value.item())
     assert ends[0] == pytest.approx(ends[1], abs=1e-5) and ends[0] > 0.9
 
@@ -1893,7 +1922,7 @@ def test_E003_56():
 def test_E003_57():
     """With Q = r = 0 and alpha = gamma = 1 the target is -log π(a'): its mean square is one over actions drawn from π.
 
-    With a' = tanh μ in place of a draw, it is 0.338 instead of 0.426.
+    With σ = exp(-1.5) = 0.2231 and a' = tanh μ in place of a draw, it is 0.338 instead of 0.426.
     """
     values = {"q": (0.0, 0.0), "q_target": (0.0, 0.0), "gamma": 1.0, "alpha": 1.0, "autotune": False}
     loss = sac_agent(mean=0.0, log_std=-1.5, **values).update(sac_transitions(4096))["critic_loss"].item()
@@ -1901,8 +1930,8 @@ def test_E003_57():
     log_prob = normal.log_prob(u) + 2 * u.cosh().log()  # 1 - tanh² = 1 / cosh²
     expected = torch.trapezoid(normal.log_prob(u).exp() * log_prob**2, u).item()
     assert loss / 2 == pytest.approx(expected, rel=0.05)
-    assert expected == pytest.approx(0.426, abs=1e-3)
-    assert normal.log_prob(T(0.0)).item() ** 2 == pytest.approx(0.338, abs=1e-3)
+    assert math.exp(-1.5) == pytest.approx(0.2231, abs=5e-5) and expected == pytest.approx(0.426, abs=5e-4)
+    assert normal.log_prob(T(0.0)).item() ** 2 == pytest.approx(0.338, abs=5e-4)
 
 
 def test_R003_25():
@@ -1927,15 +1956,15 @@ def test_E003_44():
 def test_E003_53():
     """One state, rewards 1 and 0, α = 1: a normalised ρ turns α into 0.1 α, and P(1) from our 0.731 to 0.99995."""
     gamma, rewards = 0.9, T([1.0, 0.0], dtype=torch.float64)
-    p = torch.linspace(0.001, 0.9999, 9990, dtype=torch.float64)
+    p = torch.linspace(-12, 12, 24_001, dtype=torch.float64).sigmoid()
     entropy = torch.distributions.Bernoulli(p).entropy()
     as_printed = p / (1 - gamma) + entropy  # E[Σ γ^t r] + α E_ρ[-log π]
-    assert p[as_printed.argmax()] > 0.999
-    assert p[(as_printed + (1 / (1 - gamma) - 1) * entropy).argmax()].item() == pytest.approx(0.7311, abs=1e-3)
+    assert p[as_printed.argmax()].item() == pytest.approx(0.99995, abs=5e-6)
+    assert p[(as_printed + (1 / (1 - gamma) - 1) * entropy).argmax()].item() == pytest.approx(0.7311, abs=2e-4)
     q = torch.zeros(2, dtype=torch.float64)
     for _ in range(200):  # a uniform policy's values
         q = 0.5 * sum(sac_continuous.td_target(rewards, T(0.0), v, v, gamma, T(math.log(0.5)), T(1.0)) for v in q)
-    assert best_policy(q, 1.0)[0].item() == pytest.approx(0.7311, abs=1e-3)
+    assert best_policy(q, 1.0)[0].item() == pytest.approx(0.7311, abs=2e-4)
 
 
 def test_R003_26():
@@ -1970,7 +1999,7 @@ def test_R003_27():
     noise = normal_noise(2001)
     entropy = {std: -squashed_log_prob(std * noise, 0.0, std).mean().item() for std in (0.05, 0.5, 0.87, 2.0, 7.0)}
     assert entropy[0.05] < -1 < entropy[0.5] and max(entropy.values()) < math.log(2)
-    assert entropy[0.05] == pytest.approx(-1.58, abs=0.01)
+    assert entropy[0.05] == pytest.approx(-1.58, abs=5e-3)
 
 
 def test_E003_49():
@@ -2014,8 +2043,8 @@ def test_R003_29():
     """σ = exp(-5) has the entropy -3.58: the temperature rises towards H₀ = -1, and falls for H₀ = -5."""
     for target_entropy, step in ((-1.0, 0.01), (-5.0, -0.01)):
         agent = sac_agent(mean=0.0, log_std=-50.0, target_entropy=target_entropy, alpha_lr=0.01)
-        entropy = agent.update(sac_transitions(256))["entropy"].item()
-        assert entropy == pytest.approx(-3.58, abs=0.15)
+        entropy = agent.update(sac_transitions(4096))["entropy"].item()
+        assert entropy == pytest.approx(-3.58, abs=0.04)
         assert agent.log_alpha.item() == pytest.approx(math.log(0.2) + step, abs=1e-4)
 
 
@@ -2098,7 +2127,7 @@ def test_E003_47():
         assert clamped.grad.item() == 0
         agent = sac_agent(mean=0.0, log_std=value)
         agent.actor(torch.zeros(1, 3))[1].sum().backward()
-        assert agent.actor.net[-1].bias.grad[1].item() == pytest.approx(0.2637, abs=1e-3)
+        assert agent.actor.net[-1].bias.grad[1].item() == pytest.approx(0.2638, abs=1e-4)
 
 
 def test_E003_41():
@@ -2171,8 +2200,8 @@ def test_E003_42():
     assert by_mean == pytest.approx((loss(0.5 + 1e-5, 0.6) - loss(0.5 - 1e-5, 0.6)) / 2e-5, abs=1e-6)
     assert by_std == pytest.approx((loss(0.5, 0.6 + 1e-5) - loss(0.5, 0.6 - 1e-5)) / 2e-5, abs=1e-6)
     slope = 1 - math.tanh(0.98) ** 2
-    assert (by_mean, by_std) == pytest.approx((-0.132, -0.439), abs=1e-3)
-    assert (-slope, -slope * 0.8) == pytest.approx((-0.433, -0.346), abs=1e-3)
+    assert (by_mean, by_std) == pytest.approx((-0.132, -0.439), abs=5e-4)
+    assert (-slope, -slope * 0.8) == pytest.approx((-0.433, -0.346), abs=5e-4)
     agent = sac_agent(mean=0.0, log_std=-1.5, q=(0.0, 0.0), critic_lr=1e-9, actor_lr=0.01)
     agent.update(sac_transitions(256))
     assert agent.actor.net[-1].bias[1].item() == pytest.approx(-1.5 + 0.01, abs=1e-4)
@@ -2184,24 +2213,23 @@ def test_R003_31():
     ours = squashed_log_prob(u, 0.5, 1.0).exp()
     gaussian = torch.distributions.Normal(0.5, 1.0).log_prob(u[:, 0]).exp()
     assert torch.trapezoid(ours, u[:, 0].tanh()).item() == pytest.approx(1, abs=1e-5)
-    assert torch.trapezoid(gaussian, u[:, 0].tanh()).item() == pytest.approx(0.562, abs=1e-3)
+    assert torch.trapezoid(gaussian, u[:, 0].tanh()).item() == pytest.approx(0.562, abs=5e-4)
     assert torch.log(1 - T(12.0).tanh() ** 2) == -math.inf
     _, log_prob = sac_continuous.squash(T([[12.0]]), T([[0.0]]), T([[0.0]]))  # log 4 - 24, and N's -0.919
     assert log_prob.item() == pytest.approx(-0.9189 - (math.log(4) - 24), abs=1e-3)
 
 
 def test_E003_46():
-    """With 1e-6 in the logarithm it is wrong by 0.27 at u = 7, by 8.8 at 12, and its slope is 0 instead of -2 at 12."""
-    for u, error in ((3.0, 1e-4), (5.0, 0.0055), (7.0, 0.27), (9.0, 2.9), (12.0, 8.8)):
-        exact = -2 * math.log(math.cosh(u))  # 1 - tanh² = 1 / cosh², in double precision
+    """With 1e-6 in the logarithm it is wrong by 0.26 at u = 7, by 8.8 at 12, and its slope is 0 instead of -2 at 12."""
+    for u, error in ((3.0, 0.0001), (5.0, 0.0055), (7.0, 0.2629), (9.0, 2.8573), (12.0, 8.7983)):
+        exact = -2 * math.log(math.cosh(u))  # 1 - tanh² = 1 / cosh²
+        assert math.log(1 - math.tanh(u) ** 2 + 1e-6) - exact == pytest.approx(error, abs=5e-5)
         mean = T([[u]], requires_grad=True)
-        notes = torch.log(1 - mean.tanh() ** 2 + 1e-6)
-        assert notes.item() - exact == pytest.approx(error, rel=0.05)
         _, log_prob = sac_continuous.squash(mean, T([[0.0]]), T([[0.0]]))
         assert -0.9189385 - log_prob.item() == pytest.approx(exact, abs=1e-5)
-        if u == 12:
-            assert torch.autograd.grad(notes, mean)[0].item() == 0
-            assert torch.autograd.grad(log_prob, mean)[0].item() == pytest.approx(2)
+    notes = torch.log(1 - mean.tanh() ** 2 + 1e-6)
+    assert torch.autograd.grad(notes, mean)[0].item() == 0
+    assert torch.autograd.grad(log_prob, mean)[0].item() == pytest.approx(2)
 
 
 def test_E003_62():
@@ -2259,8 +2287,8 @@ def test_E004_4():
     """The softmax of an old policy (0.9, 0.1) is (0.69, 0.31) whatever Q says; ours is the softmax of Q / α."""
     q, alpha = [0.0, 1.0], 0.5
     of_policy = T([0.9, 0.1]).softmax(0).tolist()
-    assert of_policy == pytest.approx([0.690, 0.310], abs=1e-3)
-    assert best_policy(q, alpha).tolist() == pytest.approx([0.1192, 0.8808], abs=1e-3)  # 1 / (1 + e²)
+    assert of_policy == pytest.approx([0.690, 0.310], abs=5e-4)
+    assert best_policy(q, alpha).tolist() == pytest.approx([0.1192, 0.8808], abs=1e-4)  # 1 / (1 + e²)
     assert discrete_actor_loss(of_policy, q, alpha) > discrete_actor_loss([0.1192, 0.8808], q, alpha) + 0.4
 
 
@@ -2333,19 +2361,19 @@ def test_E004_1():
 
 def test_E004_2():
     """KL(N(0, 2) || N(3, s)) is 5.31, 0.589 and 1.82 for s = 1, √13 and 20: it is KL that changes, not a bias."""
-    noise = normal_noise(4001)
-    for std, exact in ((1.0, 5.307), (13**0.5, 0.589), (20.0, 1.819)):
-        assert squashed_kl((0.0, 2.0), (3.0, std), noise).item() == pytest.approx(exact, abs=5e-3)
+    noise = normal_noise(100_001)
+    for std, exact in ((1.0, 5.3069), (13**0.5, 0.5893), (20.0, 1.8188)):
+        assert squashed_kl((0.0, 2.0), (3.0, std), noise).item() == pytest.approx(exact, abs=5e-4)
 
 
 def test_R004_6():
-    """Q = -(a - 1)² at 0: DDPG's gradient is 2 without any draw; single draws of ∇ log π Q, σ = 0.1, deviate by 10."""
+    """Q = -(a - 1)² at 0: DDPG's gradient is 2 without any draw; single draws of ∇ log π Q, σ = 0.1, by 10.7."""
     action = T([0.0], requires_grad=True)
     ddpg.actor_loss(-((action - 1) ** 2)).backward()
     assert -action.grad.item() == 2
-    noise = normal_noise(4001)[:, 0]
+    noise = normal_noise(100_001)[:, 0]
     score = noise / 0.1 * -((0.1 * noise - 1) ** 2)  # ∇ log N(a; 0, 0.1) times the value
-    assert score.mean().item() == pytest.approx(2, abs=0.01) and score.std().item() > 10
+    assert score.mean().item() == pytest.approx(2, abs=1e-3) and score.std().item() == pytest.approx(10.7, abs=0.05)
 
 
 def test_E004_10():
@@ -2378,7 +2406,7 @@ def test_R004_7():
     warm, cold, hot = (best_policy(q, alpha) for alpha in (0.5, 0.01, 1e3))
     for policy in (warm, cold, hot):
         assert policy.sum().item() == pytest.approx(1)
-    assert warm.tolist() == pytest.approx([0.495, 0.405, 0.100], abs=1e-3)
+    assert warm.tolist() == pytest.approx([0.495, 0.405, 0.100], abs=5e-4)
     assert cold[0] > 0.999 and hot.tolist() == pytest.approx([1 / 3] * 3, abs=1e-3)
 
 
@@ -2390,7 +2418,7 @@ def test_E004_3():
         loss = -(logits.softmax(0) @ (q / alpha).log_softmax(0))  # H(π, p)
         logits.data -= 10 * torch.autograd.grad(loss, logits)[0]
     assert logits.softmax(0)[0] > 0.999
-    assert best_policy(q, alpha).tolist() == pytest.approx([0.495, 0.100, 0.405], abs=1e-3)
+    assert best_policy(q, alpha).tolist() == pytest.approx([0.495, 0.100, 0.405], abs=5e-4)
 
 
 def test_E004_9():
@@ -2407,9 +2435,9 @@ def test_E004_9():
 
 def test_E004_5():
     """Q = (1, 0), α = 0.5: a softmax of Q itself has 0.731, our loss 0.881 = softmax(Q / α); they agree for α = 1."""
-    assert T([1.0, 0.0]).softmax(0)[0].item() == pytest.approx(0.731, abs=1e-3)
-    assert best_policy([1.0, 0.0], 0.5)[0].item() == pytest.approx(0.881, abs=1e-3)
-    assert best_policy([1.0, 0.0], 1.0)[0].item() == pytest.approx(0.731, abs=1e-3)
+    assert T([1.0, 0.0]).softmax(0)[0].item() == pytest.approx(0.731, abs=5e-4)
+    assert best_policy([1.0, 0.0], 0.5)[0].item() == pytest.approx(0.881, abs=5e-4)
+    assert best_policy([1.0, 0.0], 1.0)[0].item() == pytest.approx(0.731, abs=5e-4)
 
 
 def test_R004_8():
@@ -2459,6 +2487,9 @@ def test_E004_7():
 
 def test_E004_8():
     """On Q = -a² the deterministic action has 0, the stochastic policy -0.045: not better everywhere."""
+    noise, zero = normal_noise(4001), T([[0.0]], dtype=torch.float64)
+    action, _ = sac_continuous.squash(zero, zero - 1.5, noise)  # σ = exp(-1.5) = 0.2231
+    assert -(action**2).mean().item() == pytest.approx(-0.045, abs=5e-4)
     agent = sac_agent(mean=0.0, log_std=-1.5)
     assert agent.act(np.zeros(3), explore=False)[0] == 0
     drawn = np.array([agent.act(np.zeros(3), explore=True)[0] for _ in range(1000)])

@@ -30,15 +30,16 @@ def train(script: str, arguments: dict, seed: int, names: list[str], changes: di
     """
     module, rows = importlib.import_module(script), []
 
-    def record(logger, values: dict, step: int) -> None:
-        rows.extend((step, name, values[name]) for name in names if name in values)
+    def record(run, values: dict, video: str | None = None) -> None:
+        rows.extend((run.step, name, values[name]) for name in names if name in values)
 
+    fixed = {"seed": seed, "compile": False, "checkpoint_interval": 0}  # not compiled, as the data here were made
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(module.Logger, "scalars", record))
+        stack.enter_context(mock.patch.object(module.Run, "log", record))
         for name, change in (changes or {}).items():
             stack.enter_context(mock.patch.object(module, name, change(getattr(module, name))))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        module.train(module.Args(**{"seed": seed, "checkpoint_interval": 0, "out_dir": folder, **arguments}))
+        module.train(module.Args(**fixed, out_dir=folder, **arguments))
     return rows
 
 

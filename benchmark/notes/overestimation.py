@@ -70,17 +70,17 @@ def run(seed: int) -> None:
             continue
         rows = []
 
-        def measure(evaluate, script=script, env_id=env_id, rows=rows):
-            def evaluate_and_measure(agent, args, video=None):
+        def measure(play, script=script, env_id=env_id, rows=rows):
+            def measure_and_play(agent, args, video, signals):
                 q, followed = q_and_return(script, agent, env_id, args.gamma)
                 step = (len(rows) // 2 + 1) * args.eval_interval
                 rows.extend([(step, "q", q), (step, "return", followed)])
-                return evaluate(agent, args, video)
+                return play(agent, args, video, signals)
 
-            return evaluate_and_measure
+            return measure_and_play
 
         task = {"env_id": env_id, "total_timesteps": steps, "eval_interval": 5_000, "eval_episodes": 3, **arguments}
-        train(script, task, seed, [], {"evaluate": measure})
+        train(script, task, seed, [], {"play": measure})
         write("overestimation", script, seed, rows)
 
 
