@@ -327,18 +327,20 @@ def speed_up(update: Callable, args: Args) -> Callable:
     """`update` as one graph of forward, backward and optimizers, if args ask for it; the plain one where that fails."""
     if not args.compile and not args.cudagraphs:
         return update
-    torch._dynamo.config.trace_autograd_ops = True
-    torch._dynamo.config.allow_unspec_int_on_nn_module = True  # an agent's counter needs no graph for each value
-    torch._inductor.config.fallback_random = True  # the random numbers of the plain update
-    how = {"options": {"triton.cudagraphs": args.cudagraphs}} if args.compile else {"backend": "cudagraphs"}
-    fast = torch.compile(update, fullgraph=True, **how)
     say("the first update will be compiled: about 20 s, in later runs 5 s; --no-compile does without")
+    how = {"options": {"triton.cudagraphs": args.cudagraphs}} if args.compile else {"backend": "cudagraphs"}
+    fast = None
 
     def call(batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         nonlocal fast
         try:
+            if fast is None:
+                torch._dynamo.config.trace_autograd_ops = True
+                torch._dynamo.config.allow_unspec_int_on_nn_module = True  # no graph for each value of a counter
+                torch._inductor.config.fallback_random = True  # the random numbers of the plain update
+                fast = torch.compile(update, fullgraph=True, **how)
             losses = fast(batch)
-        except torch._dynamo.exc.TorchDynamoException as error:  # raised before anything was computed
+        except Exception as error:  # without a compiler, say: raised before anything was computed
             say(f"going on without --compile, which failed: {first_line(error)}")
             fast = update
             losses = update(batch)
@@ -420,9 +422,14 @@ class FrameBuffer:
 
     def load_state_dict(self, state: dict) -> None:
         if state:
-            for name in ("frames", "rows", "newest"):
-                getattr(self, name)[: len(state[name])] = state[name]
+            self.rows[: len(state["rows"])], self.newest[: len(state["newest"])] = state["rows"], state["newest"]
             self.num_frames, self.num_added = state["num_frames"], state["num_added"]
+            numbers = torch.arange(
+                self.num_frames - len(state["frames"]), self.num_frames
+            )  # a longer run has more places
+            self.frames[numbers % len(self.frames)] = state["frames"][numbers % len(state["frames"])].to(
+                self.frames.device
+            )
             numbers = range(self.num_added - state["num_stored"], self.num_added)
             self.stored = deque(int(state["newest"][number % self.capacity]) for number in numbers)
 
@@ -549,7 +556,7 @@ def first_line(error: Exception) -> str:
 
 def read_integer(words: list[str]) -> int:
     """Of 1000000, 1_000_000, 1e6 or 1.5e6."""
-    number = Fraction(words[0])
+    number = Fraction(words[0]) if "e" in words[0].lower() else int(words[0])
     if number.denominator != 1:
         raise ValueError(f"{words[0]} is not a whole number")
     return int(number)
@@ -723,7 +730,7 @@ class Run:
             self.dir = Path(args.out_dir, name)
             self.dir.mkdir(parents=True)
         (self.dir / "args.json").write_text(json.dumps(asdict(replace(args, resume=None)), indent=2))
-        self.completed = self.checkpoint_step = self.log_step = self.step
+        self.completed = self.learned = self.checkpoint_step = self.log_step = self.step
         self.log_time = self.line_time = time.perf_counter()
         self.returns, self.signals, self.handlers = deque(maxlen=100), [], {}
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
@@ -771,11 +778,11 @@ class Run:
     def steps(self) -> Iterator[int]:
         """The numbers of the environment steps to come; ends with SystemExit after a signal."""
         while self.completed < self.args.total_timesteps:
-            if self.signals:
-                raise SystemExit(128 + self.signals[0])
             yield self.completed + 1
             self.bar.update(self.step - self.completed)
             self.completed = self.step
+            if self.signals:
+                raise SystemExit(128 + self.signals[0])
             if not self.on_terminal and time.perf_counter() - self.line_time > 60:  # seconds
                 say(str(self.bar))
                 self.line_time = time.perf_counter()
@@ -784,6 +791,7 @@ class Run:
         """env.step with a copy of obs, since some environments write into the same array again."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.step += 1
+        self.check_env(obs=obs, reward=reward)
         return np.array(obs), float(reward), terminated, truncated, info
 
     def next_episode(self, info: dict) -> np.ndarray:
@@ -794,6 +802,12 @@ class Run:
             self.save(self.step)
             return self.restart()
         return self.env.reset()[0]
+
+    def check_env(self, **values: np.ndarray) -> None:
+        for name, value in values.items():
+            if not np.isfinite(value).all():
+                what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
+                raise FloatingPointError(f"step {self.step:,}: {what}")
 
     def is_checkpoint_due(self) -> bool:
         return 0 < self.args.checkpoint_interval <= self.step - self.checkpoint_step
@@ -827,7 +841,8 @@ class Run:
         self.bar.set_postfix({"return": f"{np.mean(self.returns):.1f}"}, refresh=False)
 
     def evaluate_if_due(self) -> None:
-        """Every eval_interval steps, and after the last one."""
+        """Every eval_interval steps, and after the last one. Comes after learning: this step is in the agent now."""
+        self.learned = self.step
         is_last = self.args.eval_interval > 0 and self.step == self.args.total_timesteps
         if self.is_due(self.args.eval_interval) or is_last:
             video = self.dir / f"videos/step-{self.step}" if self.args.capture_video else None
@@ -862,7 +877,7 @@ class Run:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.bar.close()
-        saved = not isinstance(error, FloatingPointError) and self.save(self.completed)
+        saved = not isinstance(error, FloatingPointError) and self.save(self.learned)
         self.writer.close()
         with warn_on_error("Weights & Biases"):
             if self.wandb:
@@ -875,7 +890,7 @@ class Run:
             recent = f"mean return of the last {len(self.returns)} episodes {np.mean(self.returns or [math.nan]):.1f}"
             say(f"finished at step {self.step:,}, {recent}; play it with: {play_it}")
         elif saved and isinstance(error, SystemExit):
-            say(f"stopped at step {self.completed:,}; go on with: {go_on}")
+            say(f"stopped at step {self.learned:,}; go on with: {go_on}")
         else:
             if error is not None:
                 say("".join(traceback.format_exception(error)).rstrip())

@@ -1,4 +1,6 @@
-"""The loop of `train` on scripted environments: what is stored, when it learns, where it bootstraps."""
+"""The loop of `train` on scripted environments: what is stored, when it learns, where it bootstraps, what is saved."""
+
+import copy
 
 import gymnasium as gym
 import numpy as np
@@ -6,10 +8,17 @@ import pytest
 import torch
 
 import ddpg
+import ddqn
+import dqn
+import ppo_continuous
+import ppo_discrete
 import sac_continuous
 import td3
 
 MODULES = [ddpg, td3, sac_continuous]
+OFF_POLICY = [*MODULES, dqn, ddqn]
+PPO = [ppo_discrete, ppo_continuous]
+DISCRETE = [dqn, ddqn, ppo_discrete]
 # arguments with which a script learns the one-step task in a second: little exploration, so that Q knows the value
 ONE_STEP = {
     "ddpg": {"actor_lr": 1e-3},
@@ -43,6 +52,10 @@ class Counter(gym.Env):
         return np.array([self.episode, self.time]), 1.0, last and kind != 1, last and kind != 0, {}
 
 
+class DiscreteCounter(Counter):
+    action_space = gym.spaces.Discrete(2)
+
+
 class OneStep(gym.Env):
     """Each step earns 1 - (a - 0.5)² and ends the episode: by termination, or by a time limit."""
 
@@ -62,6 +75,7 @@ class OneStep(gym.Env):
 
 for name, entry_point, kwargs in (
     ("Counter-v0", Counter, {}),
+    ("CounterOfChoices-v0", DiscreteCounter, {}),
     ("Terminating-v0", OneStep, {}),
     ("Truncating-v0", OneStep, {"limit": True}),
 ):
@@ -100,13 +114,42 @@ class Recording:
 
 
 def run(module, tmp_path, **changes):
-    args = {"cuda": False, "out_dir": str(tmp_path), "eval_interval": 0, "checkpoint_interval": 0, "batch_size": 8}
+    args = {"cuda": False, "compile": False, "out_dir": str(tmp_path), "eval_interval": 0, "checkpoint_interval": 0}
+    args |= {"log_interval": 100} | ({} if module in PPO else {"batch_size": 8})
     return module.train(module.Args(**args | changes))
 
 
-@pytest.fixture(scope="module", params=MODULES, ids=lambda module: module.__name__)
+def counter(module):
+    """The environment that counts, with actions that suit the script."""
+    return "CounterOfChoices-v0" if module in DISCRETE else "Counter-v0"
+
+
+def name_of(module):
+    return module.__name__
+
+
+@pytest.fixture(scope="module", params=MODULES, ids=name_of)
 def module(request):
     return request.param
+
+
+def record_saves(module, monkeypatch, num_failures=0):
+    """The files that are written from now on, with their steps; the first ones fail, as on a full disk."""
+    attempts, save = [], module.save
+
+    def recording_save(state, path):
+        attempts.append((path.name, state["step"]))
+        if len(attempts) <= num_failures:
+            raise OSError("No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(module, "save", recording_save)
+    return attempts
+
+
+def same_states(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.fixture(scope="module")
@@ -186,25 +229,143 @@ def test_pendulum_is_solved(module, tmp_path):
     assert np.mean(module.evaluate(agent, module.Args(env_id="Pendulum-v1", cuda=False))) > -200
 
 
-def test_checkpoint_that_cannot_be_written_costs_a_warning_and_comes_later(module, tmp_path, monkeypatch, capsys):
-    """The first two attempts fail, as on a full disk, the run goes on, and the file is there in the end."""
-    attempts, save = [], module.save
-
-    def failing_save(state, path):
-        attempts.append(path.name)
-        if len(attempts) <= 2:
-            raise OSError("No space left on device")
-        save(state, path)
-
-    monkeypatch.setattr(module, "save", failing_save)
-    args = {"env_id": "Counter-v0", "total_timesteps": 60, "learning_starts": 20, "checkpoint_interval": 20}
-    run(module, tmp_path, **args)
-    assert capsys.readouterr().err.count("No space left on device") == 2
-    assert attempts[2:] == ["agent.pt", "checkpoint.pt"] * (len(attempts) // 2 - 1) and len(attempts) >= 6
-    [path] = tmp_path.glob("*/checkpoint.pt")
-    assert torch.load(path, weights_only=True)["step"] == 60
+# ---- Intervals ----
+@pytest.mark.parametrize(("train_interval", "gradient_steps"), [(1, 1), (3, 1), (1, 3), (4, 2)])
+@pytest.mark.parametrize("module", OFF_POLICY, ids=name_of)
+def test_each_train_interval_makes_its_gradient_steps(module, train_interval, gradient_steps, tmp_path, monkeypatch):
+    """At the multiples of train_interval in the steps of the run, not of the episode; none during the first steps."""
+    recording = Recording(module, monkeypatch)
+    lengths = {"total_timesteps": 60, "learning_starts": 20, "log_interval": 12}
+    intervals = {"train_interval": train_interval, "gradient_steps": gradient_steps}
+    run(module, tmp_path, env_id=counter(module), **lengths, **intervals)
+    expected = [step for step in range(21, 61) if step % train_interval == 0 for _ in range(gradient_steps)]
+    assert recording.filled == expected and len(recording.added) == 60
 
 
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_actions_are_random_until_learning_starts_whatever_the_interval(module, tmp_path, monkeypatch):
+    recording = Recording(module, monkeypatch)
+    run(module, tmp_path, env_id="Counter-v0", total_timesteps=60, learning_starts=25, train_interval=10)
+    assert [list(obs) for obs, explore in recording.acts if explore] == [list(obs) for obs, *_ in recording.added[25:]]
+
+
+# ---- Checkpoints ----
+@pytest.mark.parametrize("module", OFF_POLICY, ids=name_of)
+def test_checkpoints_come_at_ends_of_episodes_and_begin_anew(module, tmp_path, monkeypatch):
+    """At the first end that is 20 steps after the last one, or more; then comes the first episode of a new environment.
+
+    Ends are after 3, 10, 15, 18, 25 steps of an environment: checkpoints at 25 and 50, and the last.
+    """
+    recording, attempts = Recording(module, monkeypatch), record_saves(module, monkeypatch)
+    args = {"total_timesteps": 60, "learning_starts": 20, "checkpoint_interval": 20, "train_interval": 10}
+    run(module, tmp_path, env_id=counter(module), **args)
+    assert attempts == [(name, step) for step in (25, 50, 60) for name in ("agent.pt", "checkpoint.pt")]
+    expected = []
+    for start, steps in ((0, 25), (25, 25), (50, 10)):
+        episode, time = 0, 0
+        while len(expected) < start + steps:
+            expected.append(([episode, time], [episode, time + 1]))
+            time += 1
+            if time == Counter.lengths[episode % 3]:
+                episode, time = episode + 1, 0
+    assert [(list(obs), list(next_obs)) for obs, _, _, next_obs, _ in recording.added] == expected
+
+
+@pytest.mark.parametrize("module", PPO, ids=name_of)
+def test_ppo_cuts_its_episodes_at_a_checkpoint(module, tmp_path, monkeypatch):
+    """As a time limit would: done, not terminated, with the true successor; then come new episodes. None is logged.
+
+    Two environments and rollouts of 16 steps: a checkpoint at 48, after 24 steps of each, in an episode's middle.
+    """
+    batches, update, logged, log = [], module.Agent.update, [], module.Run.log_episode
+    attempts = record_saves(module, monkeypatch)
+
+    def recording_update(agent, batch, *rest):
+        batches.append(copy.deepcopy(batch))
+        return update(agent, batch, *rest)
+
+    def recording_log(run, episodic_return, length):
+        logged.append((run.step, int(length)))
+        log(run, episodic_return, length)
+
+    monkeypatch.setattr(module.Agent, "update", recording_update)
+    monkeypatch.setattr(module.Run, "log_episode", recording_log)
+    sizes = {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "update_epochs": 1}
+    run(module, tmp_path, env_id=counter(module), total_timesteps=80, checkpoint_interval=40, **sizes)
+    assert attempts == [(name, step) for step in (48, 80) for name in ("agent.pt", "checkpoint.pt")]
+    obs, next_obs, terminated, done = (
+        torch.cat([getattr(batch, name) for batch in batches]) for name in ("obs", "next_obs", "terminated", "done")
+    )
+    ends = []
+    for n in range(2):
+        episode = time = 0
+        for t in range(40):
+            assert obs[t, n].tolist() == [episode, time]
+            time += 1
+            assert next_obs[t, n].tolist() == [episode, time]
+            kind, ended = episode % 3, time == Counter.lengths[episode % 3]
+            assert (done[t, n], terminated[t, n]) == (ended or t == 23, ended and kind != 1)
+            if ended:
+                ends.append((2 * (t + 1), time))
+                episode, time = episode + 1, 0
+            if t == 23:
+                assert not ended, "or this would not be a cut"
+                episode = time = 0
+    assert sorted(logged) == sorted(ends)
+
+
+@pytest.mark.parametrize("module", [*OFF_POLICY, *PPO], ids=name_of)
+def test_checkpoint_that_cannot_be_written_costs_a_warning_and_no_more(module, tmp_path, monkeypatch, capsys):
+    """The next one is tried a whole interval later; and training is that of a run whose disk has room."""
+    args = {"env_id": counter(module), "total_timesteps": 96, "checkpoint_interval": 20}
+    if module in PPO:
+        args |= {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "update_epochs": 1}
+    else:
+        args |= {"learning_starts": 20, "train_interval": 10}
+    expected = run(module, tmp_path / "roomy", **args)
+    capsys.readouterr()
+    attempts = record_saves(module, monkeypatch, num_failures=2)
+    agent = run(module, tmp_path / "full", **args)
+    [*warnings, rest] = capsys.readouterr().err.split("\n")
+    assert rest == "" and len(warnings) == 2 and all("No space left on device" in line for line in warnings)
+    first, second, third, last = (32, 64, 96, 96) if module in PPO else (25, 50, 75, 96)
+    assert attempts[:2] == [("agent.pt", first), ("agent.pt", second)]
+    assert attempts[2:] == [(name, step) for step in (third, last) for name in ("agent.pt", "checkpoint.pt")]
+    assert same_states(agent, expected)
+    assert [path.name for path in tmp_path.glob("full/*/*.tmp")] == []
+
+
+def test_last_checkpoint_that_cannot_be_written_ends_with_an_error(module, tmp_path, monkeypatch, capsys):
+    """For the run is not saved: a line with the command that goes on from the checkpoint before."""
+    saves = record_saves(module, monkeypatch, num_failures=1)
+    with pytest.raises(SystemExit) as stop:
+        run(module, tmp_path, env_id="Counter-v0", total_timesteps=40, learning_starts=20)
+    assert saves == [("agent.pt", 40)] and "No space left on device" in capsys.readouterr().err
+    assert "cannot be written" in stop.value.code and "--resume" in stop.value.code
+
+
+@pytest.mark.parametrize("module", [dqn, ddqn], ids=name_of)
+def test_frames_go_into_the_larger_buffer_of_a_run_made_longer(module):
+    """A buffer is no larger than the run: made longer, it has more places, and frames that lay in a ring move."""
+
+    def transitions(first, last):
+        for number in range(first, last):  # episodes of one step, the stack of which is its number
+            obs = np.full((4, 84, 84), number, np.uint8)
+            yield obs, number % 2, float(number), obs + 100, True
+
+    small, large = (module.FrameBuffer((4, 84, 84), capacity, torch.device("cpu")) for capacity in (40, 100))
+    for transition in transitions(0, 40):
+        small.add(*transition)
+    large.load_state_dict(small.state_dict())
+    for transition in transitions(40, 60):
+        large.add(*transition)
+    batch = large.sample(500)
+    assert {50.0, 59.0} < set(batch.reward.tolist())
+    assert (batch.obs == batch.reward[:, None, None, None]).all()
+    assert (batch.next_obs[:, -1] == 100 + batch.reward[:, None, None]).all()
+
+
+# ---- One by one ----
 def test_camera_follows_a_runner(module):
     """Ten metres from where it started, Hopper is still in the picture: by the colour of its limbs."""
     env = module.make_env("Hopper-v5", render=True)
