@@ -753,7 +753,7 @@ class Run:
             longer = replace(of_run, total_timesteps=args.total_timesteps)
             if args == Args(resume=args.resume) and args != longer:  # from Python, where the rest is the run's
                 longer = of_run
-            if longer.total_timesteps < of_run.total_timesteps or (longer != of_run and args.anneal_lr):
+            if longer.total_timesteps < of_run.total_timesteps or (longer != of_run and of_run.anneal_lr):
                 raise UsageError("--total-timesteps can only make a run longer, without --anneal-lr")
             args = replace(longer, cudagraphs=longer.cudagraphs and pick_device(longer).type == "cuda")
         check_args(args)

@@ -1131,13 +1131,13 @@ def test_run_made_longer(script, tmp_path, main_of, monkeypatch):
     assert torch.load(short / "agent.pt", weights_only=True)["args"]["total_timesteps"] == 200
 
 
-def test_run_made_longer_from_python(tmp_path):
-    import sac_continuous
-
-    folder = odd_run("sac_continuous", tmp_path / "runs", total_timesteps=60)
-    for total in (None, 100):  # with nothing else than resume the run goes on with its own arguments
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
+def test_run_made_longer_from_python(script, tmp_path):
+    """From Python only `resume` is given, and perhaps a new length; without that the run is as long as it was."""
+    module, folder = importlib.import_module(script), odd_run(script, tmp_path / "runs", total_timesteps=60)
+    for total in (None, 100):
         changes = {} if total is None else {"total_timesteps": total}
-        agent = sac_continuous.train(sac_continuous.Args(resume=str(folder), **changes))
+        agent = module.train(module.Args(resume=str(folder), **changes))
         assert agent.args.total_timesteps == (total or 60)
         assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == (total or 60)
 
