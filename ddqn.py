@@ -340,7 +340,9 @@ def speed_up(update: Callable, args: Args) -> Callable:
                 torch._inductor.config.fallback_random = True  # the random numbers of the plain update
                 fast = torch.compile(update, fullgraph=True, **how)
             losses = fast(batch)
-        except Exception as error:  # without a compiler, say: raised before anything was computed
+        except Exception as error:
+            if not isinstance(error, OSError) and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise  # not of the compiler, which fails before anything is computed
             say(f"going on without --compile, which failed: {first_line(error)}")
             fast = update
             losses = update(batch)
@@ -768,7 +770,7 @@ class Run:
         self.env = make_training_env(self.args)
         self.env.action_space.seed(seeds[0])
         torch.manual_seed(seeds[1])
-        return self.env.reset(seed=seeds[2])[0]
+        return np.array(self.env.reset(seed=seeds[2])[0])  # a copy, as in step_env
 
     def on_signal(self, number: int, _) -> None:
         self.signals.append(number)
@@ -801,7 +803,7 @@ class Run:
         if self.is_checkpoint_due():
             self.save(self.step)
             return self.restart()
-        return self.env.reset()[0]
+        return np.array(self.env.reset()[0])
 
     def check_env(self, **values: np.ndarray) -> None:
         for name, value in values.items():

@@ -81,7 +81,7 @@ MUTANTS = {
         "runs": {
             'moments of Adam are not saved': ('self.register_buffer(f"mean{i}", torch.zeros_like(parameter))', 'self.register_buffer(f"mean{i}", torch.zeros_like(parameter), persistent=False)'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
-            'environment is not seeded at a restart': ('self.env.reset(seed=seeds[2])[0]', 'self.env.reset()[0]'),
+            'environment is not seeded at a restart': ('self.env.reset(seed=seeds[2])[0])', 'self.env.reset()[0])'),
             'checkpoint written over in place': ('        os.replace(temporary, path)\n', '        torch.save({}, path)\n        time.sleep(0.2)\n        torch.save(state, path)\n'),
             'integers in exponent notation are cut': ('    if number.denominator != 1:', '    if False:'),
             'what is not finite goes on': ('not torch.stack(torch.aminmax(value)).isfinite().all()', 'False'),
@@ -100,7 +100,8 @@ MUTANTS = {
             'the deviation of an evaluation is its mean': ('(std, _) = episodes.mean(0), episodes.std(0)', '(std, _) = episodes.mean(0), episodes.mean(0)'),
             'no evaluation at the end': ('if self.is_due(self.args.eval_interval) or is_last:', 'if self.is_due(self.args.eval_interval):'),
             'losses are logged in each step': ('if self.is_due(self.args.log_interval):', 'if True:'),
-            'a failed compilation ends the run': ('        except Exception as error:  # without a compiler', '        except KeyError as error:  # without a compiler'),
+            'a failed compilation ends the run': ('            if not isinstance(error, OSError) and not', '            if not'),
+            "the obs of a reset is the environment's own array": ('        return np.array(self.env.reset()[0])\n', '        return self.env.reset()[0]\n'),
             'arguments given with --resume are ignored': ('    if others:\n', '    if False:\n'),
             "an environment's NaN is not named": ('        self.check_env(obs=obs, reward=reward)\n', ''),
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),

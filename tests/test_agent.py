@@ -715,3 +715,19 @@ def test_captured_update_learns_the_same(module, compile, capsys):
     eager = trained(agents[0], lambda: agents[0].update(buffer.sample(32)))
     assert apart(start, eager, trained(agents[1], lambda: captured(buffer.sample(32)))) < 0.02
     assert "going on without" not in capsys.readouterr().out
+
+
+@every
+def test_error_of_a_compiled_update_is_not_taken_for_one_of_the_compiler(module, monkeypatch):
+    """A lack of memory, say: the update was begun, and must not be made a second time without the compiler."""
+    calls = []
+
+    def fails(batch):
+        calls.append(batch)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda update, **how: fails)
+    update = module.speed_up(lambda batch: pytest.fail("made a second time"), module.Args(cuda=False, compile=True))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        update(make_batch())
+    assert len(calls) == 1

@@ -365,6 +365,41 @@ def test_frames_go_into_the_larger_buffer_of_a_run_made_longer(module):
     assert (batch.next_obs[:, -1] == 100 + batch.reward[:, None, None]).all()
 
 
+class OneArray(gym.Env):
+    """Writes each obs, the step in the episode, into the same array, that of a reset too."""
+
+    observation_space, action_space = gym.spaces.Box(-np.inf, np.inf, (1,)), gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, render_mode=None):
+        self.obs = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.obs[:] = 0
+        return self.obs, {}
+
+    def step(self, action):
+        self.obs += 1
+        return self.obs, 0.0, False, bool(self.obs[0] == 3), {}
+
+
+gym.register("OneArray-v0", OneArray, disable_env_checker=True)
+
+
+@pytest.mark.parametrize("module", [ddpg, td3, sac_continuous], ids=lambda module: module.__name__)
+def test_array_that_an_environment_writes_into_again_is_copied(module, tmp_path, monkeypatch):
+    """From the first step of the run, of an episode, and of what follows a checkpoint, in step 6, on."""
+    stored, add = [], module.ReplayBuffer.add
+    monkeypatch.setattr(
+        module.ReplayBuffer,
+        "add",
+        lambda buffer, *t: (stored.append((float(t[0][0]), float(t[3][0]))), add(buffer, *t)),
+    )
+    lengths = {"total_timesteps": 12, "learning_starts": 11, "checkpoint_interval": 6}
+    run(module, tmp_path, env_id="OneArray-v0", **lengths)
+    assert stored == [(0, 1), (1, 2), (2, 3)] * 4
+
+
 # ---- One by one ----
 def test_camera_follows_a_runner(module):
     """Ten metres from where it started, Hopper is still in the picture: by the colour of its limbs."""
