@@ -45,6 +45,7 @@ The study notes that this collection follows add c mean H to the loss, among oth
 
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import math
@@ -501,6 +502,11 @@ class UsageError(Exception):
     """What the user can put right: the script ends with its one line and status 2."""
 
 
+def to_number(reward: float | np.ndarray) -> float:
+    """Some environments give an array of one element."""
+    return np.asarray(reward).item()
+
+
 def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.Env:
     """The environment with info["episode"] at an episode's end; Atari's games are wrapped by wrap_atari."""
     try:
@@ -514,12 +520,15 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
         if "ale_py" in str(env.spec.entry_point):
             env = wrap_atari(env, training)
         else:
-            env = gym.wrappers.RecordEpisodeStatistics(env)
+            env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, to_number))
     except Exception as error:  # an environment's own code may raise anything
-        raise UsageError(f"--env-id {env_id} cannot be made: {first_line(error)}") from error
-    space, kinds = env.observation_space, "a Box [n] or frames [4, 84, 84]"
-    if not isinstance(space, gym.spaces.Box) or not (len(space.shape) == 1 or space.shape == (4, 84, 84)):
-        raise UsageError(f"--env-id {env_id}: its observations must be {kinds}, but are {space}")
+        hint = "; put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise UsageError(f"--env-id {env_id} cannot be made: {first_line(error)}{hint}") from error
+    space = env.observation_space
+    is_stack = space.shape == (4, 84, 84) and space.dtype == np.uint8
+    if not isinstance(space, gym.spaces.Box) or not (len(space.shape) == 1 or is_stack):
+        what = "a Box of one dimension (gymnasium's FlattenObservation makes one of a Dict) or Atari's frames"
+        raise UsageError(f"--env-id {env_id}: its observations must be {what}, but are {space}")
     if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
         raise UsageError(f"--env-id {env_id}: its action space must be Discrete, from 0, but is {env.action_space}")
     return gym.wrappers.TransformAction(env, int, env.action_space)  # environments index with it
@@ -529,6 +538,11 @@ def make_training_env(args: Args) -> gym.vector.VectorEnv:
     """num_envs environments; one that ends is reset in the same step, with its last obs in the info."""
     make = functools.partial(make_env, args.env_id, training=True)
     return gym.vector.SyncVectorEnv([make] * args.num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+
+
+def close(env: gym.Env) -> None:
+    with contextlib.suppress(Exception):  # what cannot be closed is no reason to stop
+        env.close()
 
 
 def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> Iterator[tuple[float, int]]:
@@ -549,7 +563,7 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
             done = terminated or truncated
         if done:
             yield float(info["episode"]["r"]), int(info["episode"]["l"])
-    env.close()
+    close(env)
 
 
 def evaluate(agent: Agent, args: Args, video: Path | None = None) -> list[float]:
@@ -566,7 +580,7 @@ def evaluate_run(args: Args) -> None:
     torch.set_num_threads(args.torch_threads)
     env = make_env(args.env_id)
     agent = Agent(env.observation_space, env.action_space, args)
-    agent.load_state_dict(saved["agent"])
+    restore(agent, saved, "agent")
     say(f"agent of step {saved['step']:,}")
     returns = evaluate(agent, args, Path(args.evaluate, "videos", "evaluate") if args.capture_video else None)
     for episode, episodic_return in enumerate(returns):
@@ -626,6 +640,19 @@ def parse_args() -> Args:
     return args
 
 
+def check_module(args: Args) -> None:
+    """UsageError if --env-id names a module among the runs: the folder of a run may come from a stranger."""
+    package, *rest = args.env_id.rpartition(":")[0].split(".")
+    run_dir = args.resume or args.evaluate
+    folder = Path(run_dir).resolve().parent if run_dir else Path(args.out_dir).resolve()
+    if Path(__file__).resolve().is_relative_to(folder):  # then so does everything
+        folder = Path(run_dir or folder / "runs").resolve()
+    spec = importlib.util.find_spec(package) if package else None  # imports nothing
+    for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
+        if place and Path(place, *rest).resolve().is_relative_to(folder):
+            raise UsageError(f"--env-id {args.env_id}: a module in the folder of runs, {folder}, is not imported")
+
+
 def check_args(args: Args) -> None:
     """UsageError for what cannot work, before anything is written."""
     ranges = {  # smallest and largest values
@@ -661,6 +688,7 @@ def check_args(args: Args) -> None:
     if not args.ent_autotune and (args.target_entropy, args.target_entropy_end) != (None, None):
         raise UsageError("--target-entropy needs --ent-autotune: without it c is not learned")
     # of every script
+    check_module(args)
     if args.cudagraphs and pick_device(args).type != "cuda":
         raise UsageError("--cudagraphs needs a CUDA device: drop it")
     if args.capture_video:
@@ -710,6 +738,33 @@ def load(path: Path) -> dict:
         raise UsageError(f"{path} is damaged or not of this script: {first_line(error)}") from error
 
 
+def restore(part: nn.Module, saved: dict, name: str) -> None:
+    """part.load_state_dict(saved[name])"""
+    try:
+        part.load_state_dict(saved[name])
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the {name} of the run does not fit the environment or the script: {reason}") from error
+
+
+def lock(run_dir: Path) -> io.TextIOBase:
+    """Keeps other processes out of a run's folder until the file is closed, or this process is killed."""
+    file = open(run_dir / "lock", "a+")  # noqa: SIM115
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # on Windows
+        return file
+    except OSError:
+        file.seek(0)
+        raise UsageError(f"{run_dir} is in use by process {file.read()}") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
 @contextlib.contextmanager
 def warn_on_error(text: str):
     """Turns an exception in the block into a line of warning."""
@@ -728,6 +783,7 @@ class Run:
     def __init__(self, args: Args):
         self.saved, self.agent, self.wandb = {}, None, None
         if args.resume is not None:
+            self.lock = lock(Path(args.resume))
             self.saved = load(Path(args.resume, "checkpoint.pt"))
             of_run = replace(Args(**self.saved["args"]), resume=args.resume)
             longer = replace(of_run, total_timesteps=args.total_timesteps)
@@ -755,14 +811,15 @@ class Run:
         args = self.args
         if self.saved:
             self.dir, self.step = Path(args.resume), self.saved["step"]
-            agent.load_state_dict(self.saved["agent"])
+            restore(agent, self.saved, "agent")
             if buffer is not None:
-                buffer.load_state_dict(self.saved["buffer"])
+                restore(buffer, self.saved, "buffer")
             self.saved = {}  # frees the second copy of the replay buffer
         else:
             name = f"{re.sub('[^A-Za-z0-9.-]', '-', args.env_id)}__{Path(__file__).stem}__{args.seed}__{time.time_ns()}"
             self.dir = Path(args.out_dir, name)
             self.dir.mkdir(parents=True)
+            self.lock = lock(self.dir)
         (self.dir / "args.json").write_text(json.dumps(asdict(replace(args, resume=None)), indent=2))
         self.completed = self.learned = self.checkpoint_step = self.log_step = self.step
         self.log_time = self.line_time = time.perf_counter()
@@ -771,6 +828,9 @@ class Run:
             if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 self.handlers[number] = signal.signal(number, self.on_signal)
         say(f"{self.dir}: from step {self.step:,} on {agent.device}")
+        spec = getattr(self.env, "envs", [self.env])[0].spec
+        if spec.max_episode_steps is None and "ale_py" not in str(spec.entry_point):
+            say("no time limit: an episode that never ends holds up all checkpoints, and all training if evaluated")
         self.writer = SummaryWriter(self.dir, purge_step=self.step + 1)  # hides what a kill left past the checkpoint
         rows = "".join(f"|{name}|{value}|\n" for name, value in asdict(args).items())
         self.writer.add_text("arguments", f"|argument|value|\n|-|-|\n{rows}", self.step)
@@ -784,7 +844,7 @@ class Run:
                 wandb.define_metric("*", step_metric="global_step")
                 self.wandb = wandb
         self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        options = {"unit": "step", "unit_scale": True, "mininterval": 0.5, "miniters": 1, "smoothing": 0.02}
+        options = {"unit": " step", "unit_scale": True, "mininterval": 0.5, "miniters": 1, "smoothing": 0.02}
         if not self.on_terminal:  # a line now and then
             form = "{n_fmt} of {total_fmt} steps, {rate_fmt}, {remaining} left{postfix}"
             options |= {"file": open(os.devnull, "w"), "bar_format": form}  # noqa: SIM115
@@ -798,11 +858,16 @@ class Run:
         Done after a resume and after each checkpoint, so that an interrupted run goes on exactly as one that was not.
         """
         seeds = np.random.SeedSequence([self.args.seed, self.step]).generate_state(3).tolist()
-        self.env.close()
+        close(self.env)
         self.env = make_training_env(self.args)
         self.env.action_space.seed(seeds[0])
         torch.manual_seed(seeds[1])
-        return np.array(self.env.reset(seed=seeds[2])[0])  # a copy, as in step_env
+        return self.reset(seed=seeds[2])
+
+    def reset(self, **options) -> np.ndarray:
+        obs = np.array(self.env.reset(**options)[0])  # a copy: some environments write into the same array again
+        self.check_env(obs=obs)
+        return obs
 
     def on_signal(self, number: int, _) -> None:
         self.signals.append(number)
@@ -861,9 +926,12 @@ class Run:
         return interval > 0 and self.step // interval > self.completed // interval
 
     def log(self, values: dict[str, float], video: str | None = None) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, self.step)
-        wandb, self.wandb = self.wandb, None  # put back if nothing fails
+        writer, wandb, self.writer, self.wandb = self.writer, self.wandb, None, None  # put back if nothing fails
+        if writer:
+            with warn_on_error("going on without TensorBoard until the next checkpoint"):
+                for name, value in values.items():
+                    writer.add_scalar(name, value, self.step)
+                self.writer = writer
         if wandb:
             with warn_on_error("going on without Weights & Biases"):
                 film = {"eval/video": wandb.Video(video)} if video else {}
@@ -905,8 +973,12 @@ class Run:
         stored = self.buffer.state_dict() if self.buffer else {}
         check_finite({**state["agent"], **stored}, step)
         self.checkpoint_step = step
+        writer, self.writer = self.writer, None
+        with warn_on_error("going on without TensorBoard until the next checkpoint"):
+            writer = writer or SummaryWriter(self.dir)  # a new one after an error
+            writer.flush()  # the scalars until here come before the checkpoint
+            self.writer = writer
         with warn_on_error(f"step {step:,}: no checkpoint"):
-            self.writer.flush()  # the scalars until here come before the checkpoint
             save(state, self.dir / "agent.pt")
             save(state | {"buffer": stored}, self.dir / "checkpoint.pt")
             return True
@@ -914,18 +986,22 @@ class Run:
 
     def __exit__(self, kind, error, _) -> None:
         """Saves, and says what the run has reached, or why it ended and how to go on."""
-        with contextlib.suppress(Exception):  # an environment's own code may raise anything
-            self.env.close()
+        close(self.env)
         if self.agent is None:  # it never started
             return
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.bar.close()
         saved = not isinstance(error, FloatingPointError) and self.save(self.learned)
-        self.writer.close()
+        if self.writer:
+            with warn_on_error("TensorBoard"):
+                self.writer.close()
         with warn_on_error("Weights & Biases"):
             if self.wandb:
                 self.wandb.finish()
+        with contextlib.suppress(OSError):  # of a disk that is gone, say
+            (self.dir / "lock").unlink()
+        self.lock.close()
         if isinstance(error, FloatingPointError):
             return
         program = [min(path, os.path.relpath(path), key=len) for path in (sys.executable, __file__)]
@@ -949,6 +1025,9 @@ if __name__ == "__main__":
             evaluate_run(args)
         else:
             train(args)
+    except KeyboardInterrupt:  # outside of training
+        say(f"{Path(__file__).name}: interrupted", sys.stderr)
+        sys.exit(130)
     except (UsageError, MemoryError, OSError, FloatingPointError) as error:
         say(f"{Path(__file__).name}: {first_line(error)}", sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)

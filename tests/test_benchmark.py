@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_conventions import EQUATIONS
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmark"))
@@ -317,7 +318,7 @@ def test_the_peers_play_against_arguments_that_the_scripts_have():
         known = grid.defaults((ROOT / f"{case['script']}.py").read_text("utf-8"))
         flags = {flag.removeprefix("--").replace("-", "_") for flag in case["ours"] if flag.startswith("--")}
         assert flags <= known.keys() and {"eval_interval", "checkpoint_interval", "torch_threads"} <= known.keys()
-    assert {case["script"] for case in speed.CASES.values()} == {path.stem for path in ROOT.glob("*.py")}
+    assert {case["script"] for case in speed.CASES.values()} == EQUATIONS.keys()
 
 
 def test_the_speed_of_a_script_is_measured_as_its_name_says(monkeypatch):
@@ -391,7 +392,7 @@ def test_tables_and_figures_are_those_of_the_results():
         assert drawn == report.digest(report.rows_of(name, report.load_rows())), f"{name}.png is not up to date"
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
+@pytest.mark.parametrize("script", sorted(EQUATIONS))
 def test_headers_state_the_results(script):
     """Each "environment mean ± deviation" of a header's Results, their number of steps and of seeds."""
     text = " ".join(re.search(r"^Results .*?\n\n", (ROOT / f"{script}.py").read_text("utf-8"), re.S | re.M)[0].split())

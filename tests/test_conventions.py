@@ -165,8 +165,8 @@ PART_1 = {
     "ppo_discrete": 420,
     "ppo_continuous": 440,
 }
-WHOLE = {"dqn": 908, "ddqn": 912, "ddpg": 829, "td3": 857, "sac_continuous": 902}
-WHOLE |= {"ppo_discrete": 954, "ppo_continuous": 976}
+WHOLE = {"dqn": 1001, "ddqn": 1005, "ddpg": 920, "td3": 948, "sac_continuous": 993}
+WHOLE |= {"ppo_discrete": 1033, "ppo_continuous": 1055}
 
 # Part 1: blocks that are the same, byte for byte, in every script named beside them.
 SHARED = {
@@ -202,6 +202,7 @@ FAMILIES = {
     "make_buffer": (DISCRETE,),
     "make_env": (CONTINUOUS, ["ppo_continuous"], ATARI),
     # replay buffer
+    "free_memory": (OFF_POLICY,),
     "check_memory": (OFF_POLICY,),
     # vector environments
     "make_training_env": (CONTINUOUS, DISCRETE, ["ppo_discrete"], ["ppo_continuous"]),

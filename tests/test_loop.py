@@ -351,7 +351,7 @@ def test_frames_go_into_the_larger_buffer_of_a_run_made_longer(module):
     def transitions(first, last):
         for number in range(first, last):  # episodes of one step, the stack of which is its number
             obs = np.full((4, 84, 84), number, np.uint8)
-            yield obs, number % 2, float(number), obs + 100, True
+            yield obs, number % 2, float(number), np.concatenate([obs[1:], obs[:1] + 100]), True
 
     small, large = (module.FrameBuffer((4, 84, 84), capacity, torch.device("cpu")) for capacity in (40, 100))
     for transition in transitions(0, 40):

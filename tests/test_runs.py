@@ -876,7 +876,7 @@ def test_folder_name(script, jobs):
 
 
 # ---- Progress ----
-FIGURES = r"(\S+) of 800( steps)?, [\d.]+k?step/s, \d\d:\d\d left, return=-\d+\.\d"
+FIGURES = r"(\S+) of 800( steps)?, [\d.]+k? step/s, \d\d:\d\d left, return=-\d+\.\d"
 
 
 def test_pipe(jobs):
@@ -897,7 +897,7 @@ def test_pipe(jobs):
 def test_terminal(jobs):
     """On a terminal a bar shows step, time left, steps per second and the recent return."""
     shown = jobs("no_evaluation").err
-    bars = re.findall(r"(\d+)/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k?step/s, return=-\d+", shown)
+    bars = re.findall(r"(\d+)/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k? step/s, return=-\d+", shown)
     assert any(0 < int(step) < 800 for step in bars), shown[-400:]
 
 

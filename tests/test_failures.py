@@ -1,0 +1,452 @@
+"""What a night can do to a run: disks, terminals, a second process, damaged files and strange environments.
+
+Signals and environments that raise are in test_runs.py, with the runs that are killed; soak.py attacks runs at random.
+"""
+
+import builtins
+import importlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import odd_envs
+import pytest
+import test_runs
+import torch
+from forked import Forked
+from test_runs import ALL, ODD_ENV, PPO, ROOT, assert_refused, lines, odd_flags, odd_run, scalars
+
+main_of, nothing_odd = test_runs.main_of, test_runs.nothing_odd  # fixtures
+CONTINUOUS, DISCRETE = ["ddpg", "td3", "sac_continuous", "ppo_continuous"], ["dqn", "ddqn", "ppo_discrete"]
+BOX, TWO = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Discrete(2)
+
+
+class Simple(gym.Env):
+    """Episodes of 20 steps whose observations and rewards are zeros, but for what a subclass changes."""
+
+    observation_space = BOX
+
+    def __init__(self, action_space: gym.Space, render_mode: str | None = None):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.obs(), {}
+
+    def step(self, action):
+        self.time += 1
+        return self.obs(), self.reward(), False, self.time == 20, {}
+
+    def obs(self):
+        return np.zeros(self.observation_space.shape, self.observation_space.dtype)
+
+    def reward(self):
+        return 1.0
+
+
+def register(kind: type[gym.Env], script: str = "", action_space: gym.Space = TWO, **options) -> str:
+    """The id of an environment of this class, whose actions the script can choose."""
+    if script in CONTINUOUS and action_space is TWO:
+        action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    name = f"{kind.__name__}{'Box' if isinstance(action_space, gym.spaces.Box) else ''}-v0"
+    gym.registry.pop(name, None)
+    gym.register(name, kind, disable_env_checker=True, kwargs={"action_space": action_space}, **options)
+    return name
+
+
+def folder_of(tmp_path: Path) -> Path:
+    [folder] = (tmp_path / "runs").iterdir()
+    return folder
+
+
+# ---- Memory ----
+PEAK = """
+import re, sys, torch, {script} as m
+from pathlib import Path
+def status(key): return int(re.search(key + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+buffer = m.ReplayBuffer(99, 1, 1_000_000, torch.device("cpu"))
+buffer.rows[:500_000].uniform_()  # 400 MB of 800
+buffer.num_added = 500_000
+if "{kind}" == "frames":
+    buffer = m.FrameBuffer((4, 84, 84), 50_000, torch.device("cpu"))
+    buffer.frames.fill_(3)
+    buffer.num_frames, buffer.num_added = len(buffer.frames), 50_000
+    buffer.stored.extend(range(len(buffer.frames) - 50_000, len(buffer.frames)))
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+state = buffer.state_dict()
+m.check_finite(state, 1)
+m.save({{"buffer": state}}, Path("checkpoint.pt"))
+print(status("VmHWM") / before, Path("checkpoint.pt").stat().st_size)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read as on Linux")
+@pytest.mark.parametrize("script, kind, size", [("sac_continuous", "rows", 400e6), ("dqn", "frames", 389e6)])
+def test_checkpoint_takes_no_second_copy_of_the_buffer(tmp_path, script, kind, size):
+    code = PEAK.format(script=script, kind=kind)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    ratio, written = run.stdout.split()[-2:]
+    assert float(ratio) < 1.1
+    assert size < int(written) < 1.15 * size, "only what is stored is written"
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddqn", "ddpg", "td3", "sac_continuous"])
+@pytest.mark.parametrize(
+    "files, free",
+    [
+        ({}, 9),
+        ({"cgroup": "0::/a/b", "a/b/memory.max": "max", "a/memory.max": "5e9", "memory.max": "7e9"}, 4),
+        ({"cgroup": "0::/a/b", "a/b/memory.max": "3e9", "a/memory.max": "5e9"}, 2),
+        ({"cgroup": "0::/of/the/host", "memory.max": "6e9"}, 5),  # what a container sees of itself is at the root
+        ({"cgroup": "4:memory:/a\n0::/", "memory/a/memory.limit_in_bytes": "2.5e9"}, 1.5),
+        ({"cgroup": "4:memory:/a\n0::/", "memory/memory.limit_in_bytes": "8e9"}, 7),
+    ],
+)
+def test_free_memory_is_that_of_the_smallest_container(tmp_path, monkeypatch, script, files, free):
+    """In each container 1 GB is used, and 9 GB are free in the machine."""
+    module = importlib.import_module(script)
+    texts = {"proc/meminfo": "MemTotal: 16000000 kB\nMemAvailable:    8789062 kB\n"}
+    texts["proc/self/cgroup"] = files.get("cgroup", "0::/")
+    for name in files.keys() - {"cgroup"}:
+        texts[f"sys/fs/cgroup/{name}"] = str(files[name] if files[name] == "max" else int(float(files[name])))
+        stat = "total_rss" if "limit" in name else "anon"
+        texts[f"sys/fs/cgroup/{Path(name).parent}/memory.stat"] = f"file 77\n{stat} 1000000000\nother 5\n"
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(module, "Path", lambda *parts: tmp_path.joinpath(*(part.lstrip("/") for part in parts)))
+    assert module.free_memory() == pytest.approx(1e9 * free, rel=1e-6)
+    room = 1e9 * free - 1e9  # 1 GB is for the rest of the run
+    module.check_memory(10, room - 1e6, torch.device("cpu"))
+    with pytest.raises(MemoryError, match="--buffer-size 10 takes"):
+        module.check_memory(10, room + 1e6, torch.device("cpu"))
+
+
+# ---- Disks ----
+@pytest.fixture
+def full_disk(monkeypatch):
+    """full_disk(first, last): while odd environments have made that many steps, nothing can be written."""
+
+    def between(first: int, last: int = 10**9) -> None:
+        opened = open
+
+        def write(file, mode="r", *args, **options):
+            if mode[0] in "wax" and first <= odd_envs.num_steps < last:
+                raise OSError(28, "No space left on device", str(file))
+            return opened(file, mode, *args, **options)
+
+        monkeypatch.setattr(builtins, "open", write)
+        monkeypatch.setattr(io, "open", write)
+
+    return between
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_disk_that_is_full_for_a_while(main_of, tmp_path, full_disk, script):
+    """From step 90 to 150: a warning for the logs, another that a checkpoint is missing, and all is taken up again."""
+    full_disk(90, 150)
+    outcome = main_of(script, odd_flags(script))
+    assert outcome.status == 0, outcome.err
+    texts = [line.partition(": [Errno 28]")[0] for line in lines(outcome.err) if line.startswith("warning: ")]
+    logs = "warning: going on without TensorBoard until the next checkpoint"
+    assert texts == [logs, logs, "warning: step 120: no checkpoint"], "once it fails, and once it is tried again"
+    steps = sorted({step for values in scalars(folder_of(tmp_path)).values() for step in values})
+    assert steps[0] <= 60 and steps[-1] == 200 and not any(100 <= step < 180 for step in steps)
+    assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 200
+    assert not list(folder_of(tmp_path).glob("*.tmp"))
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_disk_that_is_full_to_the_end(main_of, tmp_path, full_disk, monkeypatch, script):
+    """Status 1, and a last line with the reason and how to go on, from the last checkpoint."""
+    full_disk(150)
+    outcome = main_of(script, odd_flags(script))
+    assert outcome.status == 1
+    assert "the last checkpoint cannot be written; go on with: " in lines(outcome.err)[-1]
+    assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 120
+    *_, flag, value = shlex.split(lines(outcome.err)[-1].partition("go on with: ")[2])
+    assert main_of(script, shlex.join([flag, value])).status == 0  # steps are counted from 0 again: there is room
+    assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 200
+
+
+class Sweeper(odd_envs.Odd):
+    """After 150 steps somebody deletes the folder of the runs."""
+
+    def step(self, action):
+        if odd_envs.num_steps == 150:
+            shutil.rmtree("runs")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
+def test_folder_that_is_deleted(main_of, tmp_path, script):
+    """It is made again, and what was learned is in it."""
+    outcome = main_of(script, odd_flags(script, env_id=register(Sweeper, script)))
+    assert outcome.status == 0, outcome.err
+    assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 200
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_agent_is_written_before_what_has_no_room(main_of, tmp_path, monkeypatch, script):
+    """With room for agent.pt and not for checkpoint.pt: the agent is saved, and no temporary file stays."""
+    module, save = importlib.import_module(script), torch.save
+
+    def full(state, file):
+        if "buffer" in state:
+            file.write(b"0" * 1000)
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(module.torch, "save", full)
+    outcome = main_of(script, odd_flags(script))
+    assert outcome.status == 1 and "No space left on device" in outcome.err
+    assert lines(outcome.err)[-1].startswith(f"{script}.py: step 200: the last checkpoint cannot be written; ")
+    assert {path.name.partition(".out")[0] for path in folder_of(tmp_path).iterdir()} == {
+        "agent.pt",
+        "args.json",
+        "events",
+    }
+    assert torch.load(folder_of(tmp_path) / "agent.pt", weights_only=True)["step"] == 200
+
+
+# ---- Terminals ----
+@pytest.mark.parametrize("where", [">&- 2>&-", "2>&-", ">/dev/full 2>/dev/full", "| head -n 1"])
+def test_output_that_nobody_can_read(tmp_path, where):
+    flags = odd_flags("dqn", env_id="CartPole-v1")
+    command = f"{shlex.quote(sys.executable)} {ROOT / 'dqn.py'} {flags} {where}"
+    subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=tmp_path, check=True, capture_output=True)
+    assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 200
+
+
+def test_interrupt_outside_of_training(main_of, tmp_path, monkeypatch):
+    """Ctrl-C in --evaluate: no traceback, and the status that a shell gives it."""
+    folder = odd_run("sac_continuous", tmp_path / "runs")
+    module = importlib.import_module("sac_continuous")
+    monkeypatch.setattr(module.Agent, "act", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    outcome = main_of("sac_continuous", f"--evaluate {folder}")
+    assert (outcome.status, outcome.err) == (130, "sac_continuous.py: interrupted\n")
+
+
+# ---- The folder of a run ----
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
+def test_second_process_is_refused(main_of, tmp_path, script):
+    """The folder is that of a process that lives, and of nobody once it is killed."""
+    pytest.importorskip("fcntl")
+    variables = dict(os.environ, ODD="hang 150", PYTHONPATH=str(ROOT / "tests"), OMP_NUM_THREADS="1")
+    out = tmp_path / "out"
+    process = Forked(ROOT / f"{script}.py", shlex.split(odd_flags(script)), tmp_path, variables, out, tmp_path / "err")
+    try:
+        deadline = time.monotonic() + 120
+        while "hanging" not in (out.read_text() if out.exists() else ""):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        folder = folder_of(tmp_path)
+        before = (folder / "checkpoint.pt").read_bytes()
+        assert_refused(main_of(script, f"--resume {folder}"), str(folder), f"in use by process {process.process.pid}")
+        assert (folder / "checkpoint.pt").read_bytes() == before
+    finally:
+        process.kill()
+        process.wait(20)
+    assert main_of(script, f"--resume {folder}").status == 0
+    assert not (folder / "lock").exists()
+
+
+@pytest.mark.parametrize("script", ALL)
+@pytest.mark.parametrize("change", ["shape", "name", "buffer", "rows"])
+def test_checkpoint_that_does_not_fit(main_of, tmp_path, script, change):
+    """One line says what: a parameter of another size or name, no buffer, one of another environment."""
+    if script in PPO and change in ("buffer", "rows"):
+        pytest.skip("PPO has no replay buffer")
+    path = odd_run(script, tmp_path / "runs") / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    name = next(name for name in state["agent"] if name.endswith("0.weight"))
+    if change == "shape":
+        state["agent"][name] = torch.zeros(64, 5)
+    elif change == "name":
+        state["agent"]["policy.first"] = state["agent"].pop(name)
+    elif change == "buffer":
+        del state["buffer"]
+    else:
+        state["buffer"]["rows"] = torch.zeros(200, 99)
+    torch.save(state, path)
+    before = path.read_bytes()
+    words = ["agent", name] if change in ("shape", "name") else ["buffer"]
+    assert_refused(main_of(script, f"--resume {path.parent} --total-timesteps 400"), "does not fit", *words)
+    assert path.read_bytes() == before
+    if change in ("shape", "name"):
+        torch.save(state, path.parent / "agent.pt")
+        assert_refused(main_of(script, f"--evaluate {path.parent}"), "does not fit", *words)
+
+
+@pytest.mark.parametrize("script", ALL)
+@pytest.mark.parametrize("module", ["payload", "package", "runs.stranger.payload", "stranger.inner.payload"])
+def test_module_in_a_folder_of_runs_is_not_imported(main_of, tmp_path, monkeypatch, script, module):
+    """However a run's agent.pt names it: the folder of a run may be a stranger's."""
+    folder = odd_run(script, tmp_path / "runs").rename(tmp_path / "runs" / "stranger")
+    for path in ("payload.py", "package/__init__.py", "inner/payload.py"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("import os\nopen(os.environ['PAYLOAD'], 'w').close()\n")
+    monkeypatch.setenv("PAYLOAD", str(tmp_path / "was imported"))
+    for place in (tmp_path, tmp_path / "runs", folder):
+        monkeypatch.syspath_prepend(str(place))
+    for name in ("agent.pt", "checkpoint.pt"):
+        state = torch.load(folder / name, weights_only=True)
+        state["args"] |= {"env_id": f"{module}:X-v0", "out_dir": "elsewhere"}
+        torch.save(state, folder / name)
+    for flag in ("--evaluate", "--resume"):
+        assert_refused(main_of(script, f"{flag} runs/stranger"), module, "not imported")
+    assert_refused(main_of(script, odd_flags(script, env_id=f"{module}:X-v0")), module, "not imported")
+    assert not (tmp_path / "was imported").exists()
+
+
+@pytest.mark.parametrize("script", ["dqn", "ppo_continuous"])
+def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
+    """In a package, and from the folder above that of the runs; what lies nowhere gets a hint."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tasks.py").write_text("import odd_envs\n")
+    env_id = f"mine.tasks:{ODD_ENV[script].partition(':')[2]}"
+    assert_refused(main_of(script, odd_flags(script, env_id=env_id)), "No module named 'mine'", "PYTHONPATH")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main_of(script, odd_flags(script, env_id=env_id)).status == 0
+    sys.modules.pop("mine.tasks"), sys.modules.pop("mine")
+
+
+def test_resume_of_the_working_folder(tmp_path, monkeypatch):
+    """--resume . goes on as the same run of Weights & Biases: its name is that of the folder, not a dot."""
+    calls = []
+    wandb = types.SimpleNamespace(
+        init=lambda **options: calls.append(options),
+        define_metric=lambda *args, **options: None,
+        log=lambda values: None,
+        finish=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    folder = odd_run("dqn", tmp_path / "runs", track=True)
+    monkeypatch.chdir(folder)
+    module = importlib.import_module("dqn")
+    module.train(module.Args(resume=".", total_timesteps=240))
+    assert [call["id"] for call in calls] == [folder.name] * 2 and calls[0]["name"] == folder.name
+
+
+@pytest.mark.parametrize("script", PPO)
+@pytest.mark.parametrize("schedule, middle", [("linear", 0.55), ("exponential", 0.1**0.5)])
+def test_integers_for_numbers(script, schedule, middle):
+    """From Python Args(ent_coef=1) is an integer; half of the way to 0.1 it is not."""
+    module = importlib.import_module(script)
+    args = module.Args(
+        ent_coef=1, ent_coef_schedule=schedule, ent_coef_end=0.1, ent_coef_duration=100, total_timesteps=10_000
+    )
+    actions = gym.spaces.Discrete(3) if script == "ppo_discrete" else gym.spaces.Box(-1, 1, (2,))
+    agent = module.Agent(BOX, actions, args)
+    agent.anneal(50)
+    assert agent.ent_coef.item() == pytest.approx(middle)
+
+
+# ---- Strange environments ----
+@pytest.mark.parametrize("script", ALL)
+def test_environment_that_cannot_be_closed(main_of, tmp_path, script):
+    """Neither at a checkpoint, nor after an evaluation, nor at the end."""
+
+    class Stuck(Simple):
+        def close(self):
+            raise RuntimeError("the window is gone")
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Stuck, script), eval_interval=100))
+    assert outcome.status == 0, outcome.err
+    assert scalars(folder_of(tmp_path))["eval/episodic_return"] == {100: 20, 200: 20}
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_environment_without_a_time_limit_is_named_at_the_start(main_of, script):
+    env_id = register(Simple, script)
+    assert "no time limit: " in main_of(script, odd_flags(script, env_id=env_id)).out
+    env_id = register(Simple, script, max_episode_steps=50)
+    assert "no time limit: " not in main_of(script, odd_flags(script, env_id=env_id)).out
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_first_observation_that_is_not_finite(main_of, script):
+    class Blind(Simple):
+        def obs(self):
+            return np.full(2, np.nan if self.time == 0 else 0, np.float32)
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Blind, script)))
+    assert outcome.status == 1
+    assert re.search(r"step \d: obs of Blind\w*-v0 is not finite", lines(outcome.err)[-1]), outcome.err
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_reward_in_an_array_of_one_element(main_of, tmp_path, script):
+    class Wrapped(Simple):
+        def reward(self):
+            return np.array([0.5])
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Wrapped, script)))
+    assert outcome.status == 0, outcome.err
+    assert set(scalars(folder_of(tmp_path))["charts/episodic_return"].values()) == {10}
+
+
+@pytest.mark.parametrize("script", CONTINUOUS)
+def test_action_with_one_value_is_refused(main_of, script):
+    """It would become nan where actions are rescaled."""
+    space = gym.spaces.Box(np.array([-1, 2], np.float32), np.array([1, 2], np.float32))
+    assert_refused(main_of(script, odd_flags(script, env_id=register(Simple, action_space=space))), "low < high")
+
+
+@pytest.mark.parametrize("script", ALL)
+@pytest.mark.parametrize(
+    "space, word",
+    [
+        (gym.spaces.Box(0, 1, (4, 84, 84), np.float32), "FlattenObservation"),
+        (gym.spaces.Box(0, 255, (84, 84, 3), np.uint8), "FlattenObservation"),
+        (gym.spaces.Box(-1, 1, (), np.float32), "FlattenObservation"),
+        (gym.spaces.Dict(a=BOX), "FlattenObservation"),
+    ],
+    ids=["numbers", "colours", "number", "dict"],
+)
+def test_observations_that_are_refused(main_of, script, space, word):
+    kind = type("Other", (Simple,), {"observation_space": space})
+    assert_refused(main_of(script, odd_flags(script, env_id=register(kind, script))), "observation", word)
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddqn"])
+def test_frames_that_are_no_stack_are_refused(main_of, script):
+    """Each frame is kept once, which is right only if an obs has three frames of the one before it."""
+
+    class Album(Simple):
+        observation_space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+        def obs(self):
+            return np.full((4, 84, 84), self.time, np.uint8)
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Album)))
+    assert outcome.status in (1, 2) and "last four frames" in lines(outcome.err)[-1]
+
+
+@pytest.mark.parametrize("script", DISCRETE)
+def test_actions_of_discrete_scripts_are_integers(main_of, script):
+    class Table(Simple):
+        def step(self, action):
+            {0: "left", 1: "right"}[action]  # an array is not a key
+            return super().step(action)
+
+    assert main_of(script, odd_flags(script, env_id=register(Table))).status == 0
+
+
+def test_nothing_is_left_in_the_working_folder(main_of, tmp_path):
+    main_of("sac_continuous", odd_flags("sac_continuous"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    shutil.rmtree(tmp_path / "runs")
