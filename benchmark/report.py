@@ -252,7 +252,7 @@ def main() -> None:
         made = tables()
     except ValueError as error:
         sys.exit(str(error))
-    for path in (ROOT / "README.md", BENCHMARK / "README.md"):
+    for path in (ROOT / "README.md", ROOT / "README.zh-CN.md", BENCHMARK / "README.md"):
         path.write_text(fill(path.read_text("utf-8"), made), "utf-8")
     rows, figures = load_rows(), BENCHMARK / "figures"
     for name in FIGURES:

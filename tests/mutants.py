@@ -106,6 +106,33 @@ MUTANTS = {
             "an environment's NaN is not named": ('        self.check_env(obs=obs, reward=reward)\n', ''),
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),
         },
+        "failures": {
+            'the buffer is copied for a checkpoint': ('self.rows[: self.num_added].cpu().numpy()', 'self.rows[: self.num_added].cpu().clone().numpy()'),
+            'all of the buffer is written': ('stored = self.rows[: self.num_added].cpu().numpy()', 'stored = self.rows.cpu().numpy()'),
+            'a check casts the buffer': ('not torch.stack(torch.aminmax(value)).isfinite().all()', 'not value.double().sum().isfinite()'),
+            'containers are not seen': ('free = min(free, float(limit', 'free = min(free, 1e12 + float(limit'),
+            'only the innermost container is seen': ('for folder in (group, *group.parents):', 'for folder in (group,):'),
+            'what a run needs besides the buffer is forgotten': ('1e-9 * size, 1e-9 * free - 1', '1e-9 * size, 1e-9 * free'),
+            'a log that fails ends the run': ('            with warn_on_error("going on without TensorBoard until the next checkpoint"):\n                for', '            if True:\n                for'),
+            'TensorBoard is not taken up again': ('            writer = writer or SummaryWriter(self.dir)  # a new one after an error\n', ''),
+            'each log that fails is warned of': ('self.writer, self.wandb = self.writer, self.wandb, None, None', 'self.writer, self.wandb = self.writer, self.wandb, self.writer, None'),
+            'a failed temporary file stays': ('        temporary.unlink(missing_ok=True)  # what a full disk left of it\n', '        pass\n'),
+            'the agent is written after the buffer': ('            save(state, self.dir / "agent.pt")\n            save(state | {"buffer": stored}, self.dir / "checkpoint.pt")\n', '            save(state | {"buffer": stored}, self.dir / "checkpoint.pt")\n            save(state, self.dir / "agent.pt")\n'),
+            'no lock': ('        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n', ''),
+            'no lock of a run that goes on': ('            self.lock = lock(Path(args.resume))\n', '            self.lock = open(os.devnull)\n'),
+            'the lock stays in the folder': ('            (self.dir / "lock").unlink()\n', '            pass\n'),
+            'what does not fit gives a traceback': ('    except (KeyError, RuntimeError) as error:\n', '    except ZeroDivisionError as error:\n'),
+            'modules of a run are imported': ('        if place and Path(place, *rest).resolve().is_relative_to(folder):\n', '        if False:\n'),
+            'modules of a run are imported, in packages': ('Path(place, *rest).resolve()', 'Path(place).resolve()'),
+            'where modules lie is believed to the run': ('    folder = Path(run_dir).resolve().parent if run_dir else Path(args.out_dir).resolve()\n', '    folder = Path(args.out_dir).resolve()\n'),
+            'an environment that cannot be closed ends the run': ('    with contextlib.suppress(Exception):  # what cannot', '    with contextlib.suppress(ZeroDivisionError):  # what cannot'),
+            'no word of a missing time limit': ('        if spec.max_episode_steps is None and', '        if False and'),
+            'a first obs that is not finite is taken': ('        self.check_env(obs=obs)\n', ''),
+            'an array of one element is no reward': ('    return np.asarray(reward).item()\n', '    return reward\n'),
+            'an action of one value becomes nan': ('(np.isfinite(width) & (width > 0)).all()', '(np.isfinite(width)).all()'),
+            'Ctrl-C gives a traceback': ('    except KeyboardInterrupt:  # outside of training\n', '    except ZeroDivisionError:\n'),
+            'a dot becomes the name in Weights & Biases': ('self.dir.resolve().name)', 'self.dir.name)'),
+        },
     },
     "td3": {
         "equations": {
@@ -179,6 +206,12 @@ MUTANTS = {
             'evaluation stops at a lost life': ('if training else WholeGame(env)', 'if training else env'),
             'evaluation waits for a press of FIRE': ('            (obs, _), terminated = self.env.reset(), False\n', '            terminated = False\n'),
         },
+        "failures": {
+            'frames are copied for a checkpoint': ('torch.from_numpy(value.cpu().numpy()) for', 'torch.from_numpy(value.cpu().numpy().copy()) for'),
+            'any frames are taken for a stack': ('        if not np.array_equal(next_obs[:-1], obs[1:]):\n', '        if False:\n'),
+            'frames of any kind are taken': (' and space.dtype == np.uint8\n', '\n'),
+            'actions are arrays': ('    return gym.wrappers.TransformAction(env, int, env.action_space)  # environments index with it\n', '    return env\n'),
+        },
     },
     "ddqn": {
         "equations": {
@@ -250,12 +283,15 @@ MUTANTS = {
             'explained variance upside down': ('unexplained / target.var(correction=0).clamp(min=1e-8)', 'target.var(correction=0) / unexplained.clamp(min=1e-8)'),
             'anneal forgets a target entropy that was set': ('        start, end = self.target_entropy_start, self.target_entropy_end\n', '        start, end = (torch.tensor(float(self.args.target_entropy or 0)),) * 2\n'),
         },
+        "failures": {
+            'an integer stays one': ('torch.tensor(float(args.ent_coef))', 'torch.tensor(args.ent_coef)'),
+        },
         "runs": {
             'episodes are not cut at a checkpoint': ('            truncated = np.ones_like(truncated)\n', '            pass\n'),
         },
     },
 }  # fmt: skip
-TESTS = ["equations", "agent", "discrete", "ppo", "notes", "loop", "runs"]
+TESTS = ["equations", "agent", "discrete", "ppo", "notes", "loop", "failures", "runs"]
 
 
 def first_failure(script: str, right: str, wrong: str, first: str) -> str | None:

@@ -1,6 +1,7 @@
 """The form of every script: two parts, their size and order, names, purity, and what is shared to the byte."""
 
 import ast
+import collections
 import difflib
 import inspect
 import re
@@ -480,6 +481,64 @@ def test_readme_has_the_two_commands_and_names_every_script():
         assert f"{script}.py" in readme
 
 
+def readme_parts(name):
+    """What both READMEs have in common: code, commands in the text, links, tables of figures, headings' levels."""
+    text = (ROOT / name).read_text("utf-8")
+    blocks = re.findall(r"^```\w+\n.*?^```$", text, re.S | re.M)
+    outside = re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.S | re.M)
+    return {
+        "code": blocks,
+        "names": collections.Counter(re.findall(r"`([^`\n]+)`", outside)),
+        "links": sorted(link for link in re.findall(r"\]\(([^)]+)\)", outside) if "README" not in link or "#" in link),
+        "tables": re.findall(r"<!-- table.*?end -->", text, re.S),
+        "headings": re.findall(r"^#+ ", text, re.M),
+        "figures": sorted(re.findall(r"\d[\d,.]*\d", outside)),
+    }
+
+
+def test_readme_is_the_same_in_both_languages_and_short():
+    english, chinese = readme_parts("README.md"), readme_parts("README.zh-CN.md")
+    for part in english:
+        assert english[part] == chinese[part], part
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "benchmark/README.md"])
+def test_links_lead_somewhere(name):
+    path = ROOT / name
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", path.read_text("utf-8")):
+        target, _, anchor = link.partition("#")
+        found = (path.parent / target) if target else path
+        assert found.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", found.read_text("utf-8"), re.M)
+            assert anchor in [heading.lower().replace(" ", "-") for heading in headings], link
+
+
 def test_block_finds_decorated_functions():
     assert block("sac_continuous", "polyak_update").startswith("@torch.no_grad()")
     assert inspect.cleandoc(block("sac_continuous", "Batch")).startswith("Batch = ")
+
+
+def test_carry_brings_the_others_up_to_date(monkeypatch, tmp_path):
+    """A changed method, a changed equation and a new function go to the scripts that share them, and to no other."""
+    import carry
+
+    for script in SCRIPTS:
+        shutil.copy(ROOT / f"{script}.py", tmp_path)
+    before = {script: source(script) for script in SCRIPTS}
+    monkeypatch.setattr(carry, "ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["carry.py", "td3"])
+    carry.main()
+    assert {script: source(script) for script in SCRIPTS} == before, "there is nothing to carry"
+    text = before["td3"].replace("    def restart(self)", "    def restart(self, again: bool = False)")
+    text = text.replace("def polyak_update(source", "def polyak_update(a_source")
+    text = text.replace("\n\ndef evaluate_run", "\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run")
+    (tmp_path / "td3.py").write_text(text, "utf-8")
+    carry.main()
+    for script in SCRIPTS:
+        assert "def restart(self, again: bool = False)" in source(script)
+        assert ("def polyak_update(a_source" in source(script)) == (script in OFF_POLICY)
+        assert "\n\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run" in source(script)
+        ast.parse(source(script))

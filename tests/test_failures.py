@@ -292,15 +292,18 @@ def test_checkpoint_that_does_not_fit(main_of, tmp_path, script, change):
 
 
 @pytest.mark.parametrize("script", ALL)
-@pytest.mark.parametrize("module", ["payload", "package", "runs.stranger.payload", "stranger.inner.payload"])
+@pytest.mark.parametrize(
+    "module", ["payload", "package", "runs.stranger.payload", "stranger.inner.payload", "HERE.runs.stranger.payload"]
+)
 def test_module_in_a_folder_of_runs_is_not_imported(main_of, tmp_path, monkeypatch, script, module):
     """However a run's agent.pt names it: the folder of a run may be a stranger's."""
+    module = module.replace("HERE", tmp_path.name)
     folder = odd_run(script, tmp_path / "runs").rename(tmp_path / "runs" / "stranger")
     for path in ("payload.py", "package/__init__.py", "inner/payload.py"):
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text("import os\nopen(os.environ['PAYLOAD'], 'w').close()\n")
     monkeypatch.setenv("PAYLOAD", str(tmp_path / "was imported"))
-    for place in (tmp_path, tmp_path / "runs", folder):
+    for place in (tmp_path.parent, tmp_path, tmp_path / "runs", folder):
         monkeypatch.syspath_prepend(str(place))
     for name in ("agent.pt", "checkpoint.pt"):
         state = torch.load(folder / name, weights_only=True)
