@@ -18,15 +18,11 @@ import tomllib
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from grid import BENCHMARK, ROOT, code_hash, grid, has_changed, read_result
-from rliable import library, metrics
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from plot import MIN_SEEDS, draw_curve, draw_panels, interquartile_mean, label_axes, number, spread, table
 
-MIN_SEEDS = 5  # for an interval: of normal data the bootstrap's covers 91 % with 5 seeds, 75 % with 3
 CONTESTANTS = {
     "PlainRL": "`--no-compile`",
     "PlainRL compiled": "`--compile`",
@@ -69,33 +65,7 @@ class Row:
         return steps, np.stack([self.returns("eval", step) for step in steps], axis=1)
 
 
-def interquartile_mean(values: np.ndarray, reps: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Interquartile mean over seeds and the bounds of its 95 % interval, each [n], for values [seeds, n]."""
-
-    def metric(scores: np.ndarray) -> np.ndarray:
-        return np.array([metrics.aggregate_iqm(scores[:, :, i]) for i in range(scores.shape[-1])])
-
-    np.random.seed(0)  # rliable draws from this generator
-    point, interval = library.get_interval_estimates({"ours": values[:, None, :]}, metric, reps=reps)
-    return point["ours"], *interval["ours"]
-
-
-def number(value: float, like: float | None = None) -> str:
-    """With one digit after the point, from 1,000 on with none; `like`: of another number, for its deviation."""
-    return f"{value:,.0f}" if abs(value if like is None else like) >= 1000 else f"{value:.1f}"
-
-
-def spread(values: np.ndarray) -> str:
-    mean = values.mean()
-    return number(mean) + (f" ± {number(values.std(ddof=1), mean)}" if len(values) > 1 else "")
-
-
 # ---- Tables ----
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def results_table(rows: list[Row], variants: bool) -> str:
     head = ["script", "environment", *["variant"] * variants, "steps", "seeds", "last 100 training episodes"]
     head += ["interquartile mean [95 %]", "last evaluation", "interquartile mean [95 %]"]
@@ -188,26 +158,13 @@ def speed_table() -> str:
 # ---- Figures ----
 def draw_curves(rows: list[Row], env_ids: list[str], path: Path) -> None:
     """A panel for each environment: interquartile means of the evaluations and their intervals, a colour a script."""
-    columns = min(3, len(env_ids))
-    lines = -(-len(env_ids) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(4.5 * columns, 3.4 * lines), layout="constrained", squeeze=False
-    )
+    figure, panels = draw_panels(len(env_ids))
     colors = dict(zip(sorted({row.script for row in rows}), plt.cm.tab10.colors, strict=False))
-    for panel, env_id in zip(axes.flat, env_ids, strict=False):
+    for panel, env_id in zip(panels, env_ids, strict=True):
         for row in rows:
             if row.env_id == env_id:
-                steps, values = row.curve(20)
-                iqm, low, high = interquartile_mean(values, reps=200)
-                panel.plot(steps, iqm, color=colors[row.script], label=f"{row.script} ({len(values)} seeds)")
-                if len(values) < MIN_SEEDS:
-                    low, high = values.min(0), values.max(0)
-                panel.fill_between(steps, low, high, color=colors[row.script], alpha=0.2, linewidth=0)
-        panel.set(title=env_id, xlabel="environment steps", ylabel="evaluation return")
-        panel.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:,.0f}k")
-        panel.legend(fontsize="small")
-    for panel in axes.flat[len(env_ids) :]:
-        panel.axis("off")
+                draw_curve(panel, *row.curve(20), row.script, colors[row.script])
+        label_axes(panel, env_id)
     figure.savefig(path, dpi=100, metadata={"Data": digest(rows)})
     plt.close(figure)
 

@@ -491,3 +491,76 @@ def test_returns_are_of_the_steps_that_the_published_figure_is_of():
     assert row.returns("train", 150).tolist() == [100.5]  # 51 to 150
     assert row.returns("train", 150, 4).tolist() == [148.5]  # 147 to 150
     assert report.compare(row, {"metric": "train", "steps": 150, "window": 4})[0].tolist() == [148.5]
+
+
+# ---- Curves of one's own runs ----
+def fake_run(folder: Path, script: str, seed: int, returns: dict[int, float], **changes) -> Path:
+    from torch.utils.tensorboard import SummaryWriter
+
+    path = folder / f"Task-v0__{script}__{seed}__{len(list(folder.iterdir()))}"
+    path.mkdir()
+    args = {"env_id": "Task-v0", "seed": seed, "gamma": 0.99, "torch_threads": seed, "compile": False}
+    (path / "args.json").write_text(json.dumps(args | changes))
+    with SummaryWriter(path) as writer:
+        for step, value in returns.items():
+            writer.add_scalar("eval/episodic_return", value, step, walltime=1e9 + 36 * step)
+            writer.add_scalar("charts/episodic_return", -99, step)
+    return path
+
+
+def plotted(tmp_path, *flags: str) -> list[list[str]]:
+    command = [sys.executable, str(ROOT / "benchmark" / "plot.py"), *map(str, flags), "--table"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()[2:]]
+
+
+def test_plot_groups_runs_by_what_they_learn_with(tmp_path):
+    """Seeds make one curve, whatever their threads; arguments and scripts make others, named by what differs."""
+    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
+    from PIL import Image
+
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for seed in (1, 2, 3):
+        fake_run(runs, "td3", seed, {100: 0.0, 200: 10.0 * seed})
+        fake_run(runs, "td3", seed, {100: 0.0, 200: 7.0}, gamma=0.9)
+    fake_run(runs, "ddpg", 1, {100: 5.0, 200: 6.0, 300: 8.0})
+    fake_run(runs, "td3", 2, {100: -50.0})  # of a seed that was run to its end as well
+    (runs / "something else").mkdir()
+    fake_run(runs, "ddpg", 5, {})
+    lines = plotted(tmp_path, *sorted(runs.iterdir()), "--output", tmp_path / "mine.png")
+    assert sorted(lines) == [
+        ["ddpg", "Task-v0", "300", "1", "8.0"],
+        ["td3, gamma 0.9", "Task-v0", "200", "3", "7.0 ± 0.0"],
+        ["td3, gamma 0.99", "Task-v0", "200", "3", "20.0 ± 10.0"],
+    ]
+    width, height = Image.open(tmp_path / "mine.png").size
+    assert width >= 400 and height >= 300
+
+
+def test_plot_by_hours_leaves_out_pauses(tmp_path):
+    """A run of two hours that was resumed after two years, for two more: four hours."""
+    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
+    import plot
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    (tmp_path / "runs").mkdir()
+    path = fake_run(tmp_path / "runs", "td3", 1, {})
+    for file in path.glob("events.*"):
+        file.unlink()
+    for start, step in ((1_000_000_000, 100), (1_070_000_000, 200)):
+        evaluation = Event(wall_time=start + 7200, step=step)
+        evaluation.summary.value.add(tag="eval/episodic_return", simple_value=4.0)
+        with open(path / f"events.out.tfevents.{start}", "wb") as out:
+            for event in (Event(wall_time=start, file_version="brain.Event:2"), evaluation):
+                RecordWriter(out).write(event.SerializeToString())
+    assert plot.Run(path).hours.tolist() == [2, 4] and plot.Run(path).steps.tolist() == [100, 200]
+
+
+def test_plot_of_nothing(tmp_path):
+    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
+    command = [sys.executable, str(ROOT / "benchmark" / "plot.py"), str(tmp_path)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr and "none of these" in result.stderr
