@@ -4,8 +4,8 @@
     python benchmark/plot.py runs/Hopper* --hours --table
 
 Runs that differ in their seed only are one curve: the interquartile mean over the seeds, with its 95 % interval
-(rliable's) where there are at least five, else with their range. Curves of one script are told apart by the arguments in
-which they differ. --table prints the last values as Markdown, mean ± standard deviation over the seeds.
+(rliable's) where there are at least five, else with their range. Curves of one script are told apart by the arguments
+in which they differ. --table prints the last values as Markdown, mean ± standard deviation over the seeds.
 """
 
 import argparse
