@@ -327,7 +327,8 @@ def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
     sys.modules.pop("mine.tasks"), sys.modules.pop("mine")
 
 
-def test_resume_of_the_working_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize("script", ["dqn", "sac_continuous", "ppo_discrete"])
+def test_resume_of_the_working_folder(tmp_path, monkeypatch, script):
     """--resume . goes on as the same run of Weights & Biases: its name is that of the folder, not a dot."""
     calls = []
     wandb = types.SimpleNamespace(
@@ -337,9 +338,9 @@ def test_resume_of_the_working_folder(tmp_path, monkeypatch):
         finish=lambda: None,
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    folder = odd_run("dqn", tmp_path / "runs", track=True)
+    folder = odd_run(script, tmp_path / "runs", track=True)
     monkeypatch.chdir(folder)
-    module = importlib.import_module("dqn")
+    module = importlib.import_module(script)
     module.train(module.Args(resume=".", total_timesteps=240))
     assert [call["id"] for call in calls] == [folder.name] * 2 and calls[0]["name"] == folder.name
 
