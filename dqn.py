@@ -644,6 +644,8 @@ def check_args(args: Args) -> None:
         raise UsageError("--learning-starts must be below --total-timesteps, or nothing is learned")
     if args.log_interval % args.train_interval:
         raise UsageError("--log-interval must be a multiple of --train-interval, whose losses it logs")
+    if args.epsilon_schedule == "linear" and args.epsilon_duration > args.total_timesteps and args.evaluate is None:
+        say(f"epsilon falls until step {args.epsilon_duration:,}, after the end of the run: see --epsilon-duration")
     # of every script
     check_module(args)
     if args.cudagraphs and pick_device(args).type != "cuda":

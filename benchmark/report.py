@@ -205,6 +205,7 @@ def fill(text: str, made: dict[str, str]) -> str:
 
 
 def main() -> None:
+    print("tables: reads all results and draws thousands of bootstrap samples", flush=True)
     try:
         made = tables()
     except ValueError as error:
@@ -214,9 +215,11 @@ def main() -> None:
     rows, figures = load_rows(), BENCHMARK / "figures"
     for name in FIGURES:
         if chosen := rows_of(name, rows):
+            print(f"figures/{name}.png", flush=True)
             draw_curves(chosen, list(dict.fromkeys(row.env_id for row in chosen)), figures / f"{name}.png")
     for path in sorted((BENCHMARK / "notes").glob("*.py")):
         if (path.parent / "data" / path.stem).exists():
+            print(f"notes/{path.name}", flush=True)
             subprocess.run([sys.executable, path], check=True, stdout=subprocess.DEVNULL)
 
 

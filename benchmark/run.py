@@ -5,7 +5,7 @@
     python benchmark/run.py --ray auto --only sac                  # on the cluster that this machine belongs to
     python benchmark/run.py --list
 
-A run is the command `python <script>.py ...`, in the folder runs/benchmark/<script>/<environment>/<seed>, with its
+A run is the command `python <script>.py ...`, in the folder benchmark/runs/<script>/<environment>/<seed>, with its
 output in log.txt. The scripts are copied when the grid is started: they may be edited while it runs. A run that has a
 result is skipped, an interrupted one resumed from its last checkpoint; if its arguments or the script's mathematics
 have changed since, it starts anew, and the old folder is kept as <seed>.old-<time>. A finished run becomes
@@ -374,7 +374,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=Path, default=BENCHMARK / "experiments.toml", help="the grid")
     parser.add_argument("--results", type=Path, default=BENCHMARK / "results", help="folder of the results")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark", help="folder of the runs themselves")
+    parser.add_argument("--runs", type=Path, default=BENCHMARK / "runs", help="folder of the runs themselves")
     parser.add_argument("--only", nargs="+", default=[], help="words that /name/ of a run must have, all of them")
     parser.add_argument(
         "--redo-changed", action="store_true", help="also runs whose result other code or arguments made"
@@ -411,9 +411,12 @@ def main() -> int:
             begun = (options.runs / run.name / "log.txt").exists()
             state = f"begun, {progress(options.runs / run.name)[1]:,} steps" if begun else "to do"
             finished = "finished" + ", but by other code or arguments" * (run in changed)
-            print(f"{run.name}: {finished if run in have else state}")
+            say(f"{run.name}: {finished if run in have else state}")
         return 0
     say(f"{len(runs)} runs, {len(have)} finished before, {len(changed)} of them by other code or arguments")
+    if not left:
+        say("all are finished; --redo-changed repeats those by other code or arguments, a CSV that is deleted one run")
+        return 0
 
     options.runs.mkdir(parents=True, exist_ok=True)
     signals, finished, failed = Signals(), 0, {}

@@ -493,6 +493,14 @@ def test_returns_are_of_the_steps_that_the_published_figure_is_of():
     assert report.compare(row, {"metric": "train", "steps": 150, "window": 4})[0].tolist() == [148.5]
 
 
+def test_list_into_a_pipe_that_closes_and_a_grid_that_is_finished():
+    run = f"{sys.executable} {ROOT / 'benchmark' / 'run.py'}"
+    result = subprocess.run(["bash", "-c", f"{run} --list | head -n 1"], capture_output=True, text=True)
+    assert result.stderr == "" and len(result.stdout.splitlines()) == 1
+    result = subprocess.run([*run.split(), "--only", "/td3/Pendulum-v1/"], capture_output=True, text=True)
+    assert result.returncode == 0 and "all are finished" in result.stdout
+
+
 # ---- Curves of one's own runs ----
 def fake_run(folder: Path, script: str, seed: int, returns: dict[int, float], **changes) -> Path:
     from torch.utils.tensorboard import SummaryWriter

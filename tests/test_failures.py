@@ -236,7 +236,10 @@ def test_interrupt_outside_of_training(main_of, tmp_path, monkeypatch):
     folder = odd_run("sac_continuous", tmp_path / "runs")
     module = importlib.import_module("sac_continuous")
     monkeypatch.setattr(module.Agent, "act", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
-    outcome = main_of("sac_continuous", f"--evaluate {folder}")
+    try:
+        outcome = main_of("sac_continuous", f"--evaluate {folder}")
+    except KeyboardInterrupt:
+        pytest.fail("it would end in a traceback")
     assert (outcome.status, outcome.err) == (130, "sac_continuous.py: interrupted\n")
 
 
@@ -454,3 +457,12 @@ def test_nothing_is_left_in_the_working_folder(main_of, tmp_path):
     main_of("sac_continuous", odd_flags("sac_continuous"))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     shutil.rmtree(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddqn"])
+def test_run_that_ends_before_epsilon_has_fallen_says_so(main_of, script):
+    line = "epsilon falls until step 250, after the end of the run"
+    assert line in main_of(script, odd_flags(script, epsilon_duration=250)).out
+    assert "epsilon falls" not in main_of(script, odd_flags(script, epsilon_duration=200)).out
+    schedule = {"epsilon_duration": 250, "epsilon_schedule": "exponential"}
+    assert "epsilon falls" not in main_of(script, odd_flags(script, **schedule)).out
