@@ -542,3 +542,15 @@ def test_carry_brings_the_others_up_to_date(monkeypatch, tmp_path):
         assert ("def polyak_update(a_source" in source(script)) == (script in OFF_POLICY)
         assert "\n\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run" in source(script)
         ast.parse(source(script))
+
+
+def test_every_seeded_mistake_has_its_place():
+    """A mistake of mutants.py replaces a text that its script has once, or it would not be made."""
+    import mutants
+
+    for script, groups in mutants.MUTANTS.items():
+        text = source(script)
+        for group, mistakes in groups.items():
+            assert (ROOT / "tests" / f"test_{group}.py").exists()
+            for name, (right, wrong) in mistakes.items():
+                assert text.count(right) == 1 and right != wrong, f"{script}: {name}"
