@@ -277,7 +277,7 @@ def test_linear_schedule_goes_along_a_line_and_stays(module):
 
 @pytest.mark.parametrize("module", [dqn, ddqn], ids=["dqn", "ddqn"])
 def test_exponential_schedule_is_the_notes_rule_in_each_step(module):
-    """The notes multiply by 0.995 and stop at 0.01: after 919 steps."""
+    """With a factor of 0.995 and an end of 0.01: after 919 steps."""
     epsilon = 1.0
     for step in range(1, 1500):
         epsilon = max(0.01, epsilon * 0.995)

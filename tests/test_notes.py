@@ -1207,7 +1207,7 @@ def test_R003_6():
 
 
 def test_E003_6(logs):
-    """0.995 ends after 919 steps, or after 919 episodes; ours counts environment steps, those before learning too."""
+    """A factor of 0.995 gets to 0.01 in 919 steps, or in 919 episodes; ours counts steps, those before learning too."""
     per_step = math.ceil(math.log(0.01) / math.log(0.995))
     assert per_step == 919 and 20 * per_step == 18_380  # in steps, with episodes of 20
     for module in (dqn, ddqn):
