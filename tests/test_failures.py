@@ -466,3 +466,17 @@ def test_run_that_ends_before_epsilon_has_fallen_says_so(main_of, script):
     assert "epsilon falls" not in main_of(script, odd_flags(script, epsilon_duration=200)).out
     schedule = {"epsilon_duration": 250, "epsilon_schedule": "exponential"}
     assert "epsilon falls" not in main_of(script, odd_flags(script, **schedule)).out
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_run_with_cuda_graphs_goes_on_and_plays_on_a_cpu(main_of, tmp_path, script):
+    folder = odd_run(script, tmp_path / "runs")
+    for name in ("agent.pt", "checkpoint.pt"):
+        state = torch.load(folder / name, weights_only=True)
+        state["args"] |= {"cudagraphs": True, "cuda": True}
+        torch.save(state, folder / name)
+    for flags in (f"--evaluate {folder} --no-cuda", f"--resume {folder}"):
+        if flags.startswith("--resume") and torch.cuda.is_available():
+            continue
+        outcome = main_of(script, flags)
+        assert (outcome.status, outcome.err) == (0, ""), outcome.err
