@@ -343,7 +343,7 @@ def speed_up(update: Callable, args: Args) -> Callable:
             losses = fast(batch)
         except Exception as error:
             if not isinstance(error, OSError) and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                raise  # not of the compiler, which fails before anything is computed
+                raise  # not the compiler's. (OSError first: without a cache folder torch._dynamo cannot be imported.)
             say(f"going on without --compile, which failed: {first_line(error)}")
             fast = update
             losses = update(batch)
@@ -427,14 +427,11 @@ class FrameBuffer:
 
     def load_state_dict(self, state: dict) -> None:
         if state:
+            frames = state["frames"]
             self.rows[: len(state["rows"])], self.newest[: len(state["newest"])] = state["rows"], state["newest"]
             self.num_frames, self.num_added = state["num_frames"], state["num_added"]
-            numbers = torch.arange(
-                self.num_frames - len(state["frames"]), self.num_frames
-            )  # a longer run has more places
-            self.frames[numbers % len(self.frames)] = state["frames"][numbers % len(state["frames"])].to(
-                self.frames.device
-            )
+            numbers = torch.arange(self.num_frames - len(frames), self.num_frames)  # a longer run has more places
+            self.frames[numbers % len(self.frames)] = frames[numbers % len(frames)].to(self.frames.device)
             numbers = range(self.num_added - state["num_stored"], self.num_added)
             self.stored = deque(int(state["newest"][number % self.capacity]) for number in numbers)
 
@@ -743,11 +740,11 @@ def lock(run_dir: Path) -> io.TextIOBase:
         import fcntl
 
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # on Windows
-        return file
-    except OSError:
+    except (BlockingIOError, PermissionError):
         file.seek(0)
         raise UsageError(f"{run_dir} is in use by process {file.read()}") from None
+    except (ImportError, OSError):  # Windows, and some network drives, have no such locks
+        return file
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

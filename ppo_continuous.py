@@ -511,7 +511,7 @@ def speed_up(update: Callable, args: Args) -> Callable:
             losses = fast(batch)
         except Exception as error:
             if not isinstance(error, OSError) and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-                raise  # not of the compiler, which fails before anything is computed
+                raise  # not the compiler's. (OSError first: without a cache folder torch._dynamo cannot be imported.)
             say(f"going on without --compile, which failed: {first_line(error)}")
             fast = update
             losses = update(batch)
@@ -776,11 +776,11 @@ def lock(run_dir: Path) -> io.TextIOBase:
         import fcntl
 
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # on Windows
-        return file
-    except OSError:
+    except (BlockingIOError, PermissionError):
         file.seek(0)
         raise UsageError(f"{run_dir} is in use by process {file.read()}") from None
+    except (ImportError, OSError):  # Windows, and some network drives, have no such locks
+        return file
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

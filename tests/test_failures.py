@@ -244,6 +244,20 @@ def test_interrupt_outside_of_training(main_of, tmp_path, monkeypatch):
 
 
 # ---- The folder of a run ----
+@pytest.mark.parametrize("script", ["td3", "ppo_discrete"])
+def test_file_system_without_locks(main_of, tmp_path, monkeypatch, script):
+    """A network drive, say: the run goes on without one."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def lockf(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    outcome = main_of(script, odd_flags(script))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert main_of(script, f"--resume {folder_of(tmp_path)} --total-timesteps 240").status == 0
+
+
 @pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
 def test_second_process_is_refused(main_of, tmp_path, script):
     """The folder is that of a process that lives, and of nobody once it is killed."""
@@ -327,7 +341,8 @@ def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
     assert_refused(main_of(script, odd_flags(script, env_id=env_id)), "No module named 'mine'", "PYTHONPATH")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main_of(script, odd_flags(script, env_id=env_id)).status == 0
-    sys.modules.pop("mine.tasks"), sys.modules.pop("mine")
+    for name in ("mine.tasks", "mine"):
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("script", ["dqn", "sac_continuous", "ppo_discrete"])
@@ -456,7 +471,6 @@ def test_actions_of_discrete_scripts_are_integers(main_of, script):
 def test_nothing_is_left_in_the_working_folder(main_of, tmp_path):
     main_of("sac_continuous", odd_flags("sac_continuous"))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    shutil.rmtree(tmp_path / "runs")
 
 
 @pytest.mark.parametrize("script", ["dqn", "ddqn"])
