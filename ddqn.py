@@ -54,9 +54,11 @@ import zipfile
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside of training, as in these imports: no traceback
 
 import gymnasium as gym
 import numpy as np
@@ -310,7 +312,10 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
+        loss.backward(inputs=parameters)
+        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
+        for parameter in parameters:
+            parameter.grad = None
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
@@ -571,8 +576,8 @@ def first_line(error: Exception) -> str:
 
 def read_integer(words: list[str]) -> int:
     """Of 1000000, 1_000_000, 1e6 or 1.5e6."""
-    number = Fraction(words[0]) if "e" in words[0].lower() else int(words[0])
-    if number.denominator != 1:
+    number = float(words[0]) if "e" in words[0].lower() else int(words[0])
+    if number % 1 != 0:
         raise ValueError(f"{words[0]} is not a whole number")
     return int(number)
 
@@ -746,8 +751,7 @@ def lock(run_dir: Path) -> io.TextIOBase:
     except (ImportError, OSError):  # Windows, and some network drives, have no such locks
         return file
     file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    print(os.getpid(), end="", file=file, flush=True)
     return file
 
 
@@ -996,9 +1000,6 @@ if __name__ == "__main__":
             evaluate_run(args)
         else:
             train(args)
-    except KeyboardInterrupt:  # outside of training
-        say(f"{Path(__file__).name}: interrupted", sys.stderr)
-        sys.exit(130)
     except (UsageError, MemoryError, OSError, FloatingPointError) as error:
         say(f"{Path(__file__).name}: {first_line(error)}", sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)

@@ -65,9 +65,11 @@ import zipfile
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside of training, as in these imports: no traceback
 
 import gymnasium as gym
 import numpy as np
@@ -322,10 +324,9 @@ class Agent(nn.Module):
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
         """action [N, action_dim] for obs [N, obs_dim]: drawn from π(s) to explore, otherwise μ(s); not clipped."""
         obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-        if not explore:
-            return self(obs).cpu().numpy()
         mean, log_std = self.network.policy(self.scale(obs))
-        return (mean + log_std.exp() * torch.randn_like(mean)).cpu().numpy()
+        action = mean + log_std.exp() * torch.randn_like(mean) if explore else mean
+        return action.cpu().numpy()
 
     def evaluate_actions(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π(a|s), H, V(s) [B] for scaled obs [B, obs_dim] and action [B, action_dim]."""
@@ -386,8 +387,7 @@ class Agent(nn.Module):
         """One step of the networks, and of c where it is learned; returns detached scalars."""
         obs, action, old_log_prob, advantage, target = minibatch
         if self.args.norm_adv and len(advantage) > 1:
-            std, mean = torch.std_mean(advantage)
-            advantage = (advantage - mean) / (std + 1e-8)
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         ent_coef = self.log_ent_coef.detach().exp() if self.args.ent_autotune else self.ent_coef
         log_prob, entropy, value = self.evaluate_actions(obs, action)
         entropy = entropy.mean()
@@ -478,7 +478,10 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
+        loss.backward(inputs=parameters)
+        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
+        for parameter in parameters:
+            parameter.grad = None
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
@@ -623,8 +626,8 @@ def first_line(error: Exception) -> str:
 
 def read_integer(words: list[str]) -> int:
     """Of 1000000, 1_000_000, 1e6 or 1.5e6."""
-    number = Fraction(words[0]) if "e" in words[0].lower() else int(words[0])
-    if number.denominator != 1:
+    number = float(words[0]) if "e" in words[0].lower() else int(words[0])
+    if number % 1 != 0:
         raise ValueError(f"{words[0]} is not a whole number")
     return int(number)
 
@@ -782,8 +785,7 @@ def lock(run_dir: Path) -> io.TextIOBase:
     except (ImportError, OSError):  # Windows, and some network drives, have no such locks
         return file
     file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    print(os.getpid(), end="", file=file, flush=True)
     return file
 
 
@@ -1047,9 +1049,6 @@ if __name__ == "__main__":
             evaluate_run(args)
         else:
             train(args)
-    except KeyboardInterrupt:  # outside of training
-        say(f"{Path(__file__).name}: interrupted", sys.stderr)
-        sys.exit(130)
     except (UsageError, MemoryError, OSError, FloatingPointError) as error:
         say(f"{Path(__file__).name}: {first_line(error)}", sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)

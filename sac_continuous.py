@@ -58,8 +58,10 @@ import zipfile
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside of training, as in these imports: no traceback
 
 import gymnasium as gym
 import numpy as np
@@ -147,7 +149,7 @@ def critic_loss(q1: Tensor, q2: Tensor, target: Tensor) -> Tensor:
 
 
 def actor_loss(log_prob: Tensor, q1: Tensor, q2: Tensor, alpha: Tensor) -> Tensor:
-    """mean [α log π(ã|s) - minᵢ Qᵢ(s, ã)], α KL(π || exp(Q/α)/Z) + a constant. Source: arXiv:1812.05905, 4.2, 6."""
+    """mean [α log π(ã|s) - minᵢ Qᵢ(s, ã)], α KL(π || p) + const., p ∝ exp(Q/α). Source: arXiv:1812.05905, 4.2, 6."""
     return (alpha * log_prob - torch.minimum(q1, q2)).mean()
 
 
@@ -170,9 +172,9 @@ def bound_log_std(x: Tensor) -> Tensor:
 
 
 def mlp(num_inputs: int, num_outputs: int) -> nn.Sequential:
-    """Two hidden layers of 256 units (paper, Appendix D). Linear is nn.Linear, faster on some CPUs: part 2."""
+    """Two hidden layers of 256 units (paper, Appendix D). Linear is nn.Linear, faster where wide: part 2."""
     hidden = [Linear(num_inputs, 256), nn.ReLU(), Linear(256, 256), nn.ReLU()]
-    return nn.Sequential(*hidden, Linear(256, num_outputs))
+    return nn.Sequential(*hidden, nn.Linear(256, num_outputs))
 
 
 class Actor(nn.Module):
@@ -263,10 +265,8 @@ class Agent(nn.Module):
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
         """action [action_dim] for one obs [obs_dim]: drawn from π(s) to explore, otherwise tanh μ(s)."""
         obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-        if not explore:
-            return self(obs).cpu().numpy()
-        mean, log_std = self.actor(obs)
-        return (mean + log_std.exp() * torch.randn_like(mean)).tanh().cpu().numpy()  # squash, without log π
+        action = self.sample(obs)[0] if explore else self(obs)
+        return action.cpu().numpy()
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """a ~ π(s) and log π(a|s), reparameterised: with gradients to the actor."""
@@ -364,8 +364,8 @@ class LinearFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         grad_x = onednn_linear(grad, w.t(), None) if ctx.needs_input_grad[0] else None
-        if x.shape[1] < grad.shape[1]:  # transposing the smaller of the two is faster
-            return grad_x, onednn_linear(x.t().contiguous(), grad.t(), None).t(), grad.sum(0)
+        if not torch.compiler.is_compiling() and not torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
+            return grad_x, None, None  # w and b are a critic's in the loss of the actor: their gradients are not used
         return grad_x, onednn_linear(grad.t().contiguous(), x.t(), None), grad.sum(0)
 
 
@@ -415,7 +415,10 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
+        loss.backward(inputs=parameters)
+        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
+        for parameter in parameters:
+            parameter.grad = None
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
@@ -558,8 +561,8 @@ def first_line(error: Exception) -> str:
 
 def read_integer(words: list[str]) -> int:
     """Of 1000000, 1_000_000, 1e6 or 1.5e6."""
-    number = Fraction(words[0]) if "e" in words[0].lower() else int(words[0])
-    if number.denominator != 1:
+    number = float(words[0]) if "e" in words[0].lower() else int(words[0])
+    if number % 1 != 0:
         raise ValueError(f"{words[0]} is not a whole number")
     return int(number)
 
@@ -735,8 +738,7 @@ def lock(run_dir: Path) -> io.TextIOBase:
     except (ImportError, OSError):  # Windows, and some network drives, have no such locks
         return file
     file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    print(os.getpid(), end="", file=file, flush=True)
     return file
 
 
@@ -985,9 +987,6 @@ if __name__ == "__main__":
             evaluate_run(args)
         else:
             train(args)
-    except KeyboardInterrupt:  # outside of training
-        say(f"{Path(__file__).name}: interrupted", sys.stderr)
-        sys.exit(130)
     except (UsageError, MemoryError, OSError, FloatingPointError) as error:
         say(f"{Path(__file__).name}: {first_line(error)}", sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)

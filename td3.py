@@ -54,9 +54,11 @@ import zipfile
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Literal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside of training, as in these imports: no traceback
 
 import gymnasium as gym
 import numpy as np
@@ -142,9 +144,9 @@ def actor_loss(q: Tensor) -> Tensor:
 
 # ---- Networks ----
 def mlp(num_inputs: int, num_outputs: int) -> nn.Sequential:
-    """Two hidden layers of 256 units (the code of TD3's authors). Linear is nn.Linear, faster on some CPUs: part 2."""
+    """Two hidden layers of 256 units (the code of TD3's authors). Linear is nn.Linear, faster where wide: part 2."""
     hidden = [Linear(num_inputs, 256), nn.ReLU(), Linear(256, 256), nn.ReLU()]
-    return nn.Sequential(*hidden, Linear(256, num_outputs))
+    return nn.Sequential(*hidden, nn.Linear(256, num_outputs))
 
 
 class Actor(nn.Module):
@@ -323,8 +325,8 @@ class LinearFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         grad_x = onednn_linear(grad, w.t(), None) if ctx.needs_input_grad[0] else None
-        if x.shape[1] < grad.shape[1]:  # transposing the smaller of the two is faster
-            return grad_x, onednn_linear(x.t().contiguous(), grad.t(), None).t(), grad.sum(0)
+        if not torch.compiler.is_compiling() and not torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
+            return grad_x, None, None  # w and b are a critic's in the loss of the actor: their gradients are not used
         return grad_x, onednn_linear(grad.t().contiguous(), x.t(), None), grad.sum(0)
 
 
@@ -374,7 +376,10 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
+        loss.backward(inputs=parameters)
+        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
+        for parameter in parameters:
+            parameter.grad = None
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
@@ -517,8 +522,8 @@ def first_line(error: Exception) -> str:
 
 def read_integer(words: list[str]) -> int:
     """Of 1000000, 1_000_000, 1e6 or 1.5e6."""
-    number = Fraction(words[0]) if "e" in words[0].lower() else int(words[0])
-    if number.denominator != 1:
+    number = float(words[0]) if "e" in words[0].lower() else int(words[0])
+    if number % 1 != 0:
         raise ValueError(f"{words[0]} is not a whole number")
     return int(number)
 
@@ -690,8 +695,7 @@ def lock(run_dir: Path) -> io.TextIOBase:
     except (ImportError, OSError):  # Windows, and some network drives, have no such locks
         return file
     file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    print(os.getpid(), end="", file=file, flush=True)
     return file
 
 
@@ -940,9 +944,6 @@ if __name__ == "__main__":
             evaluate_run(args)
         else:
             train(args)
-    except KeyboardInterrupt:  # outside of training
-        say(f"{Path(__file__).name}: interrupted", sys.stderr)
-        sys.exit(130)
     except (UsageError, MemoryError, OSError, FloatingPointError) as error:
         say(f"{Path(__file__).name}: {first_line(error)}", sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)

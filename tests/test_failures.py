@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -231,16 +232,32 @@ def test_output_that_nobody_can_read(tmp_path, where):
     assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 200
 
 
-def test_interrupt_outside_of_training(main_of, tmp_path, monkeypatch):
-    """Ctrl-C in --evaluate: no traceback, and the status that a shell gives it."""
+INTERRUPTED = "import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\nprint('went on')\nsys.exit(3)\n"
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_interrupt_while_it_starts(tmp_path, script):
+    """Ctrl-C in the slow imports, of which gymnasium is the first: no traceback; in the background it is ignored."""
+    (tmp_path / "gymnasium.py").write_text(INTERRUPTED)
+    environment, ignore = (
+        os.environ | {"PYTHONPATH": str(tmp_path)},
+        lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    for before, end in ((None, (-signal.SIGINT, "", "")), (ignore, (3, "went on\n", ""))):
+        command = [sys.executable, ROOT / f"{script}.py"]
+        job = subprocess.run(command, env=environment, preexec_fn=before, capture_output=True, text=True)
+        assert (job.returncode, job.stdout, job.stderr) == end
+
+
+def test_interrupt_of_an_evaluation(tmp_path):
+    """Ctrl-C in --evaluate: no traceback, and no file that is half written."""
     folder = odd_run("sac_continuous", tmp_path / "runs")
-    module = importlib.import_module("sac_continuous")
-    monkeypatch.setattr(module.Agent, "act", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
-    try:
-        outcome = main_of("sac_continuous", f"--evaluate {folder}")
-    except KeyboardInterrupt:
-        pytest.fail("it would end in a traceback")
-    assert (outcome.status, outcome.err) == (130, "sac_continuous.py: interrupted\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "ODD": "SIGINT 30"}
+    command = [sys.executable, ROOT / "sac_continuous.py", "--evaluate", folder]
+    before = sorted(path.name for path in folder.rglob("*"))
+    job = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (job.returncode, job.stderr) == (-signal.SIGINT, "") and "agent of step" in job.stdout
+    assert sorted(path.name for path in folder.rglob("*")) == before
 
 
 # ---- The folder of a run ----
