@@ -308,15 +308,12 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        loss.backward(inputs=parameters)
-        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
-        for parameter in parameters:
-            parameter.grad = None
+        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
                 grads = torch._foreach_mul(grads, (max_grad_norm / norm).clamp(max=1))
-            moments = [[self.get_buffer(f"{kind}{i}") for i in range(len(grads))] for kind in ("mean", "square")]
+            moments = [[getattr(self, f"{kind}{i}") for i in range(len(grads))] for kind in ("mean", "square")]
             step = getattr(torch.ops, adam.ns).step.default
             step(parameters, grads, *moments, self.num_steps.add_(1), self.lr, self.eps, loss.detach())
 
@@ -847,7 +844,7 @@ class Run:
 
     def reset(self, **options) -> np.ndarray:
         obs = np.array(self.env.reset(**options)[0])  # a copy: some environments write into the same array again
-        self.check_env(obs=obs)
+        self.check_env("obs", np.isfinite(obs).all())
         return obs
 
     def on_signal(self, number: int, _) -> None:
@@ -871,7 +868,8 @@ class Run:
         """env.step with a copy of obs, as in reset."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.step += 1
-        self.check_env(obs=obs, reward=reward)
+        self.check_env("obs", np.isfinite(obs).all())
+        self.check_env("reward", math.isfinite(reward))
         return np.array(obs), float(reward), terminated, truncated, info
 
     def next_episode(self, info: dict) -> np.ndarray:
@@ -883,11 +881,10 @@ class Run:
             return self.restart()
         return self.reset()
 
-    def check_env(self, **values: np.ndarray) -> None:
-        for name, value in values.items():
-            if not np.isfinite(value).all():
-                what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
-                raise FloatingPointError(f"step {self.step:,}: {what}")
+    def check_env(self, name: str, is_finite: bool) -> None:
+        if not is_finite:
+            what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
+            raise FloatingPointError(f"step {self.step:,}: {what}")
 
     def is_checkpoint_due(self) -> bool:
         return 0 < self.args.checkpoint_interval <= self.step - self.checkpoint_step

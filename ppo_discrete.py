@@ -13,25 +13,26 @@ Results    last 100 training episodes of 500,000 steps, mean ± standard deviati
            Acrobot-v1 -83.4 ± 1.3; more, with curves and comparisons, in benchmark/README.md
 
 Symbols    T, N, B       num_steps, num_envs, and B samples of the T N of a rollout; a shape [] is a scalar
-           s, a, r, s'   obs [T, N, *obs_shape], action [T, N], reward [T, N], next_obs [T, N, *obs_shape]
+           s, a, r, s'   obs [T, N, *obs_shape], action [T, N], reward [T, N], next_obs [T, N, *obs_shape]; an action of
+                         several components (MultiDiscrete) is [T, N, heads]: the actor has a head for each, k = 0, 1, …
            d             terminated [T, N]: 1 if s' is a true end of the task, 0 everywhere else, also at a time limit
            e             done [T, N]: 1 if the episode ended at s', by an end of the task or by a time limit
            π, V          actor, critic: log_prob = log π(a|s), value; π_old, V_old: those of the rollout, fixed
            A, δ          advantage, one-step TD error
            ρ, ε          ratio π / π_old, and its clip range clip_coef
            γ, λ          gamma, gae_lambda
-           H, c, H̄       entropy of π(·|s) in nats; ent_coef, target_entropy []
+           Hₖ, cₖ, H̄ₖ    entropy of head k in nats [B, heads]; ent_coef, target_entropy [heads]
 
 Algorithm  in each iteration (the paper's Algorithm 1):
-           step size, c and H̄ may move                                                   linear_schedule
+           step size, cₖ and H̄ₖ may move                                                 linear_schedule
            act a ~ π(s) for T steps of N environments                                    Agent.act, Rollout
-           log π(a|s) and H of the softmax of the actor's logits                         categorical
+           log π(a|s) = Σₖ log πₖ(aₖ|s), and Hₖ, of the softmax of each head's logits    categorical
            Aₜ = δₜ + γ λ (1 - eₜ) Aₜ₊₁,  δ = r + γ (1 - d) V(s') - V(s)                  gae
            in update_epochs passes, for each of num_minibatches:
            ρ = π(a|s) / π_old(a|s);  -mean min(ρ A, clip(ρ, 1 - ε, 1 + ε) A)             policy_loss
            mean ½ (V(s) - (A + V_old(s)))²                                               value_loss
-           minimise policy_loss + vf_coef value_loss - c mean H                          total_loss
-           minimise log c (mean H - H̄), if c is learned                                  ent_coef_loss
+           minimise policy_loss + vf_coef value_loss - Σₖ cₖ mean Hₖ                     total_loss
+           minimise Σₖ log cₖ (mean Hₖ - H̄ₖ), if cₖ is learned                           ent_coef_loss
 
 The sign   The paper maximises an objective with + c mean H; the loss that is minimised here therefore has - c mean H.
 
@@ -39,6 +40,7 @@ Differs    a time limit is not an end of the task: δ has V of the true last obs
 from the   as in its authors' code: advantages normalised in each minibatch, gradient norm clipped, orthogonal initial
 paper      weights, value loss with a factor ½, Adam's ε of 1e-5; but no clipping of the value loss
            a checkpoint cuts all episodes, as a time limit would
+           each head may have its own weight and target of the entropy
 
 The study notes that this collection follows add c mean H to the loss, among other mistakes: NOTES.md
 """
@@ -76,6 +78,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+PerHead = float | tuple[float, ...]  # one value for all heads of the policy, or one for each
+
 
 @dataclass
 class Args:
@@ -112,13 +116,13 @@ class Args:
     max_grad_norm: float = 0.5  # largest norm of the gradient, which is clipped to it (authors' code)
     target_kl: float | None = None  # stop the passes once the mean KL(π_old || π) of one exceeds this; None: never
     norm_adv: bool = True  # normalise the advantages in each minibatch (authors' code)
-    ent_coef: float = 0.01  # c, weight of the entropy bonus, or its initial value (paper, Table 5)
+    ent_coef: PerHead = 0.01  # c, weight of the entropy bonus, or its initial value; one or one a head (paper, Table 5)
     ent_coef_schedule: Literal["constant", "linear", "exponential"] = "constant"  # how c goes to ent_coef_end
     ent_coef_end: float | None = None  # final value of c
     ent_coef_duration: int = 0  # environment steps until c is at ent_coef_end
     ent_autotune: bool = False  # learn c, so that the entropy approaches target_entropy
     ent_coef_lr: float = 1e-3  # Adam step size of log c
-    target_entropy: float | None = None  # H̄ as a share of the largest entropy, or its initial value; None: 0.5
+    target_entropy: PerHead | None = None  # H̄ as a share of the largest entropy, or its initial value; None: 0.5
     target_entropy_end: float | None = None  # final value of H̄, to which it goes linearly
     target_entropy_duration: int = 0  # environment steps until H̄ is at target_entropy_end
 
@@ -130,7 +134,7 @@ def linear_schedule(start: float, end: float, duration: int, step: int) -> float
 
 
 def categorical(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """log π(a|s), and H = -Σₐ π(a|s) log π(a|s) in nats, of a softmax policy with logits [B, n_actions].
+    """log π(a|s), and H = -Σₐ π(a|s) log π(a|s) in nats, of one head: a softmax of logits [B, n_actions].
 
     Source: arXiv:1707.06347, Section 5 (S).
     """
@@ -164,19 +168,19 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
 
 
 def total_loss(policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, vf_coef: float, ent_coef: Tensor) -> Tensor:
-    """policy_loss + vf_coef value_loss - c mean H [], to be minimised: the entropy is subtracted.
+    """policy_loss + vf_coef value_loss - Σₖ cₖ mean Hₖ [], to be minimised: the entropy is subtracted.
 
     Source: arXiv:1707.06347, Section 5, whose objective is maximised and has the opposite signs.
     """
-    return policy_loss + vf_coef * value_loss - ent_coef * entropy
+    return policy_loss + vf_coef * value_loss - (ent_coef * entropy).sum()
 
 
 def ent_coef_loss(log_ent_coef: Tensor, entropy: Tensor, target_entropy: Tensor) -> Tensor:
-    """log c (mean H - H̄) []: minimising it raises c while mean H, a constant here, is below H̄.
+    """Σₖ log cₖ (mean Hₖ - H̄ₖ) []: minimising it raises cₖ while mean Hₖ, a constant here, is below H̄ₖ.
 
     Source: arXiv:1812.05905, Section 5, with log c for the temperature and mean H for -mean log π.
     """
-    return log_ent_coef * (entropy.detach() - target_entropy)
+    return (log_ent_coef * (entropy.detach() - target_entropy)).sum()
 
 
 # ---- Networks ----
@@ -194,7 +198,7 @@ def mlp(num_inputs: int, num_outputs: int, gain: float) -> nn.Sequential:
 
 
 class ActorCritic(nn.Module):
-    """obs [B, *obs_shape] -> logits [B, n_actions], value [B]; from Atari's frames with a network in common."""
+    """obs [B, *obs_shape] -> logits [B, n_actions] of all heads, value [B]; Atari's frames have one network."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_actions: int):
         super().__init__()
@@ -244,56 +248,73 @@ class Rollout:
 class Agent(nn.Module):
     """PPO's networks and optimizers, for Box observations [obs_dim] or [4, 84, 84] and discrete actions."""
 
-    def __init__(self, obs_space: gym.spaces.Box, action_space: gym.spaces.Discrete, args: Args):
+    def __init__(self, obs_space: gym.spaces.Box, action_space: gym.Space, args: Args):
         super().__init__()
         self.args, self.device = args, pick_device(args)
-        self.network = ActorCritic(obs_space.shape, int(action_space.n))
-        self.largest_entropy = math.log(action_space.n)
+        self.action_shape = action_space.shape  # (), or (heads,)
+        is_multi = isinstance(action_space, gym.spaces.MultiDiscrete)
+        self.num_actions = action_space.nvec.tolist() if is_multi else [int(action_space.n)]  # of each head
+        self.network = ActorCritic(obs_space.shape, sum(self.num_actions))
         start = 0.5 if args.target_entropy is None else args.target_entropy
         end = start if args.target_entropy_end is None else args.target_entropy_end
-        self.register_buffer("target_entropy_start", torch.tensor(start * self.largest_entropy))
-        self.register_buffer("target_entropy_end", torch.tensor(end * self.largest_entropy))
-        self.register_buffer("target_entropy", torch.tensor(start * self.largest_entropy))
-        self.register_buffer("ent_coef", torch.tensor(float(args.ent_coef)))
-        self.log_ent_coef = nn.Parameter(torch.tensor(args.ent_coef if args.ent_autotune else 1.0).log())
+        self.register_buffer("target_entropy_start", self.in_nats(start))
+        self.register_buffer("target_entropy_end", self.in_nats(end))
+        self.register_buffer("target_entropy", self.in_nats(start))
+        ent_coef = torch.tensor(args.ent_coef, dtype=torch.float32).expand(len(self.num_actions)).clone()
+        self.register_buffer("ent_coef", ent_coef)
+        self.log_ent_coef = nn.Parameter(ent_coef.log() if args.ent_autotune else torch.zeros_like(ent_coef))
         self.to(self.device)
         self.optimizer = Adam(self, "network", args.learning_rate, eps=1e-5)  # of self.network; ε: authors' code
         self.ent_coef_optimizer = Adam(self, "log_ent_coef", args.ent_coef_lr)
 
+    def in_nats(self, share: PerHead) -> Tensor:
+        """Entropies [heads] of a share, for all heads or for each, of the largest, log n_actions."""
+        largest = torch.tensor(self.num_actions, dtype=torch.float64).log()
+        return (torch.tensor(share, dtype=torch.float64) * largest).float()
+
+    def heads(self, logits: Tensor) -> tuple[Tensor, ...]:
+        return logits.split(self.num_actions, dim=-1)
+
     def forward(self, obs: Tensor) -> Tensor:
-        """The deterministic policy, the most likely action [B]."""
-        return self.network.policy(obs).argmax(-1)
+        """The deterministic policy, the most likely action [B] or [B, heads]."""
+        actions = [logits.argmax(-1) for logits in self.heads(self.network.policy(obs))]
+        return torch.stack(actions, dim=-1).view(-1, *self.action_shape)
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
-        """action [N] for obs [N, *obs_shape]: drawn from π(s) to explore, otherwise the most likely one."""
+        """action [N] or [N, heads] for obs [N, *obs_shape]: drawn from π(s) to explore, otherwise the most likely."""
         obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
         if not explore:
             return self(obs).cpu().numpy()
-        return self.network.policy(obs).softmax(-1).multinomial(1).squeeze(-1).cpu().numpy()
+        actions = [logits.softmax(-1).multinomial(1) for logits in self.heads(self.network.policy(obs))]
+        return torch.cat(actions, dim=-1).view(-1, *self.action_shape).cpu().numpy()
 
     def evaluate_actions(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log π(a|s), H, V(s) [B] for obs [B, *obs_shape] and action [B]."""
+        """log π(a|s) [B], Hₖ [B, heads], V(s) [B] for obs [B, *obs_shape] and action [B] or [B, heads]."""
         logits, value = self.network(obs)
-        return *categorical(logits, action), value
+        action = action.view(len(obs), -1)  # [B, heads]
+        heads = [categorical(logits_k, action[:, k]) for k, logits_k in enumerate(self.heads(logits))]
+        log_prob = torch.stack([log_prob_k for log_prob_k, _ in heads], dim=-1).sum(-1)
+        return log_prob, torch.stack([entropy_k for _, entropy_k in heads], dim=-1), value
 
     def anneal(self, step: int) -> None:
         """Sets step size, c and H̄ for the iteration that begins after `step` environment steps."""
         args = self.args
         if args.anneal_lr:
             self.optimizer.lr.fill_(linear_schedule(args.learning_rate, 0, args.total_timesteps, step))
+        start = torch.tensor(args.ent_coef, dtype=torch.float64)  # [], or [heads]
         if args.ent_coef_schedule == "linear":
-            self.ent_coef.fill_(linear_schedule(args.ent_coef, args.ent_coef_end, args.ent_coef_duration, step))
+            self.ent_coef.copy_(linear_schedule(start, args.ent_coef_end, args.ent_coef_duration, step))
         elif args.ent_coef_schedule == "exponential":  # linear in log c
-            start, end = math.log(args.ent_coef), math.log(args.ent_coef_end)
-            self.ent_coef.fill_(math.exp(linear_schedule(start, end, args.ent_coef_duration, step)))
+            end = math.log(args.ent_coef_end)
+            self.ent_coef.copy_(linear_schedule(start.log(), end, args.ent_coef_duration, step).exp())
         start, end = self.target_entropy_start, self.target_entropy_end
         self.target_entropy.copy_(linear_schedule(start, end, args.target_entropy_duration, step))
 
-    def set_target_entropy(self, value: float) -> None:
+    def set_target_entropy(self, value: PerHead) -> None:
         """Fixes H̄ at a share of the largest entropy, from the next update on: for a change between two stages."""
         for target_entropy in (self.target_entropy_start, self.target_entropy_end, self.target_entropy):
-            target_entropy.fill_(value * self.largest_entropy)
+            target_entropy.copy_(self.in_nats(value))
 
     def update(self, batch: Batch, update_minibatch: Callable | None = None) -> dict[str, Tensor]:
         """update_epochs passes over a rollout [T, N, ...] in minibatches; returns detached means over all of them."""
@@ -323,29 +344,34 @@ class Agent(nn.Module):
         return means
 
     def update_minibatch(self, minibatch: Minibatch) -> dict[str, Tensor]:
-        """One step of the networks, and of c where it is learned; returns detached scalars."""
+        """One step of the networks, and of c where it is learned; returns detached scalars, some by head."""
         obs, action, old_log_prob, advantage, target = minibatch
         if self.args.norm_adv and len(advantage) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         ent_coef = self.log_ent_coef.detach().exp() if self.args.ent_autotune else self.ent_coef
         log_prob, entropy, value = self.evaluate_actions(obs, action)
-        entropy = entropy.mean()
+        entropy = entropy.mean(0)  # [heads]
         pg_loss = policy_loss(log_prob, old_log_prob, advantage, self.args.clip_coef)
         v_loss = value_loss(value, target)
         loss = total_loss(pg_loss, v_loss, entropy, self.args.vf_coef, ent_coef)
         self.optimizer.minimize(loss, self.args.max_grad_norm)
 
-        losses = {"policy_loss": pg_loss, "value_loss": v_loss, "total_loss": loss}
-        losses |= {"entropy": entropy, "ent_coef": ent_coef}
+        losses = {"policy_loss": pg_loss, "value_loss": v_loss, "total_loss": loss, "entropy": entropy.sum()}
+        losses |= self.by_head("entropy", entropy) | self.by_head("ent_coef", ent_coef)
         if self.args.ent_autotune:
             losses["ent_coef_loss"] = ent_coef_loss(self.log_ent_coef, entropy, self.target_entropy)
-            losses["target_entropy"] = self.target_entropy
+            losses |= self.by_head("target_entropy", self.target_entropy)
             self.ent_coef_optimizer.minimize(losses["ent_coef_loss"])
         log_ratio = (log_prob - old_log_prob).detach()
         ratio = log_ratio.exp()
         losses["approx_kl"] = (ratio - 1 - log_ratio).mean()  # Schulman's third estimator of KL(π_old || π)
         losses["clip_fraction"] = ((ratio - 1).abs() > self.args.clip_coef).float().mean()
         return {name: value.detach() for name, value in losses.items()}
+
+    def by_head(self, name: str, values: Tensor) -> dict[str, Tensor]:
+        """values [heads] under the names by which they are logged: name, or name_0, name_1, … of several heads."""
+        names = [name] if len(values) == 1 else [f"{name}_{k}" for k in range(len(values))]
+        return dict(zip(names, values, strict=True))
 
 
 # ---- Training ----
@@ -414,15 +440,12 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        loss.backward(inputs=parameters)
-        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
-        for parameter in parameters:
-            parameter.grad = None
+        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
                 grads = torch._foreach_mul(grads, (max_grad_norm / norm).clamp(max=1))
-            moments = [[self.get_buffer(f"{kind}{i}") for i in range(len(grads))] for kind in ("mean", "square")]
+            moments = [[getattr(self, f"{kind}{i}") for i in range(len(grads))] for kind in ("mean", "square")]
             step = getattr(torch.ops, adam.ns).step.default
             step(parameters, grads, *moments, self.num_steps.add_(1), self.lr, self.eps, loss.detach())
 
@@ -533,9 +556,13 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
     if not isinstance(space, gym.spaces.Box) or not (len(space.shape) == 1 or is_stack):
         what = "a Box of one dimension (gymnasium's FlattenObservation makes one of a Dict) or Atari's frames"
         raise UsageError(f"--env-id {env_id}: its observations must be {what}, but are {space}")
-    if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
-        raise UsageError(f"--env-id {env_id}: its action space must be Discrete, from 0, but is {env.action_space}")
-    return gym.wrappers.TransformAction(env, int, env.action_space)  # environments index with it
+    space = env.action_space
+    if isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1 and not space.start.any():
+        return env
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        what = "Discrete or a MultiDiscrete of one dimension, from 0"
+        raise UsageError(f"--env-id {env_id}: its action space must be {what}, but is {space}")
+    return gym.wrappers.TransformAction(env, int, space)  # environments index with it
 
 
 def make_training_env(args: Args) -> gym.vector.VectorEnv:
@@ -674,7 +701,7 @@ def check_args(args: Args) -> None:
     }
     for name, (low, high) in ((name, ranges[names]) for names in ranges for name in names.split()):
         value = getattr(args, name)
-        if value is not None and not low <= value <= high:
+        if value is not None and not (low <= np.min(value) and np.max(value) <= high):  # one, or one a head
             raise UsageError(f"--{name.replace('_', '-')} {value} is outside of [{low}, {high}]")
     if args.num_envs * args.num_steps % args.num_minibatches:
         size = f"--num-envs {args.num_envs} times --num-steps {args.num_steps}"
@@ -683,9 +710,9 @@ def check_args(args: Args) -> None:
     if moves != (args.ent_coef_end is not None) or moves != (args.ent_coef_duration > 0):
         flags = "--ent-coef-schedule linear or exponential, --ent-coef-end and --ent-coef-duration"
         raise UsageError(f"{flags} go together: give all or none")
-    if args.ent_coef_schedule == "exponential" and not (args.ent_coef > 0 and args.ent_coef_end > 0):
+    if args.ent_coef_schedule == "exponential" and not (np.min(args.ent_coef) > 0 and args.ent_coef_end > 0):
         raise UsageError("--ent-coef-schedule exponential needs --ent-coef and --ent-coef-end above 0")
-    if args.ent_autotune and (moves or args.ent_coef == 0):
+    if args.ent_autotune and (moves or np.min(args.ent_coef) == 0):
         raise UsageError("--ent-autotune starts at --ent-coef, above 0, and leaves no room for --ent-coef-schedule")
     if (args.target_entropy_end is None) != (args.target_entropy_duration == 0):
         raise UsageError("--target-entropy-end and --target-entropy-duration go together: give both or none")
@@ -704,6 +731,11 @@ def check_args(args: Args) -> None:
             env.render()
         except Exception as error:
             raise UsageError(f"--capture-video cannot work here: {first_line(error)}") from error
+    # of this script: needs check_module first
+    given = [value for value in (args.ent_coef, args.target_entropy) if isinstance(value, tuple)]
+    heads = len(getattr(make_env(args.env_id).action_space, "nvec", [0])) if given else 1
+    if any(len(value) != heads for value in given):
+        raise UsageError(f"--ent-coef and --target-entropy take one value, or one for each head: here {heads}")
 
 
 # ---- Run ----
@@ -869,7 +901,7 @@ class Run:
 
     def reset(self, **options) -> np.ndarray:
         obs = np.array(self.env.reset(**options)[0])  # a copy: some environments write into the same array again
-        self.check_env(obs=obs)
+        self.check_env("obs", np.isfinite(obs).all())
         return obs
 
     def on_signal(self, number: int, _) -> None:
@@ -898,12 +930,15 @@ class Run:
             raise SystemExit(128 + self.signals[0])
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.step += self.args.num_envs
-        next_obs, ended = obs.copy(), info.get("final_info", {})
-        for i in np.flatnonzero(info.get("_final_obs", [])):
-            next_obs[i] = info["final_obs"][i]
-        for i in np.flatnonzero(ended.get("_episode", [])):  # none at a lost life of Atari's
-            self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])
-        self.check_env(obs=next_obs, reward=reward)
+        next_obs = obs.copy()
+        if "final_obs" in info:
+            for i in np.flatnonzero(info["_final_obs"]):
+                next_obs[i] = info["final_obs"][i]
+            ended = info["final_info"]
+            for i in np.flatnonzero(ended.get("_episode", [])):  # none at a lost life of Atari's
+                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])
+        self.check_env("obs", np.isfinite(next_obs).all())
+        self.check_env("reward", np.isfinite(reward).all())
         if self.step - self.completed == self.args.num_envs * self.args.num_steps and self.is_checkpoint_due():
             truncated = np.ones_like(truncated)
         return next_obs, reward, terminated, truncated, obs
@@ -915,11 +950,10 @@ class Run:
             return self.restart()
         return obs
 
-    def check_env(self, **values: np.ndarray) -> None:
-        for name, value in values.items():
-            if not np.isfinite(value).all():
-                what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
-                raise FloatingPointError(f"step {self.step:,}: {what}")
+    def check_env(self, name: str, is_finite: bool) -> None:
+        if not is_finite:
+            what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
+            raise FloatingPointError(f"step {self.step:,}: {what}")
 
     def is_checkpoint_due(self) -> bool:
         return 0 < self.args.checkpoint_interval <= self.step - self.checkpoint_step

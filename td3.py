@@ -252,9 +252,10 @@ class Agent(nn.Module):
         self.num_updates += 1
         if self.num_updates % self.args.policy_delay == 0:
             new_action = self.actor(obs)
-            q = self.critics[0](obs, new_action)
-            if self.args.actor_objective == "min":
-                q = torch.minimum(q, self.critics[1](obs, new_action))
+            with frozen(self.critics):  # their own gradients are not needed
+                q = self.critics[0](obs, new_action)
+                if self.args.actor_objective == "min":
+                    q = torch.minimum(q, self.critics[1](obs, new_action))
             loss = actor_loss(q)
             self.actor_loss.copy_(loss.detach())
             self.actor_optimizer.minimize(loss)
@@ -325,8 +326,8 @@ class LinearFunction(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         grad_x = onednn_linear(grad, w.t(), None) if ctx.needs_input_grad[0] else None
-        if not torch.compiler.is_compiling() and not torch._C._will_engine_execute_node(ctx.next_functions[1][0]):
-            return grad_x, None, None  # w and b are a critic's in the loss of the actor: their gradients are not used
+        if not ctx.needs_input_grad[1]:  # w is frozen
+            return grad_x, None, None
         return grad_x, onednn_linear(grad.t().contiguous(), x.t(), None), grad.sum(0)
 
 
@@ -338,6 +339,14 @@ class Linear(nn.Linear):
         if has_fast_onednn and x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 2 and not is_exported:
             return LinearFunction.apply(x.contiguous(), self.weight, self.bias)
         return super().forward(x)
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module):
+    """Spares the gradients of its parameters, where nobody asks for them; torch.compile finds that out by itself."""
+    module.requires_grad_(torch.compiler.is_compiling())
+    yield
+    module.requires_grad_(True)
 
 
 # PyTorch's fused Adam as an operator, which torch.compile calls as it is: the loops that it would write take twice as
@@ -376,15 +385,12 @@ class Adam(nn.Module):
     def minimize(self, loss: Tensor, max_grad_norm: float = math.inf) -> None:
         """One step down `loss`, by a gradient that is cut to max_grad_norm; no other parameter gets a gradient."""
         parameters = self.owned()
-        loss.backward(inputs=parameters)
-        grads = [parameter.grad.contiguous() for parameter in parameters]  # the kernel ignores strides
-        for parameter in parameters:
-            parameter.grad = None
+        grads = [grad.contiguous() for grad in torch.autograd.grad(loss, parameters)]  # the kernel ignores strides
         with torch.no_grad():
             if max_grad_norm < math.inf:
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
                 grads = torch._foreach_mul(grads, (max_grad_norm / norm).clamp(max=1))
-            moments = [[self.get_buffer(f"{kind}{i}") for i in range(len(grads))] for kind in ("mean", "square")]
+            moments = [[getattr(self, f"{kind}{i}") for i in range(len(grads))] for kind in ("mean", "square")]
             step = getattr(torch.ops, adam.ns).step.default
             step(parameters, grads, *moments, self.num_steps.add_(1), self.lr, self.eps, loss.detach())
 
@@ -795,7 +801,7 @@ class Run:
 
     def reset(self, **options) -> np.ndarray:
         obs = np.array(self.env.reset(**options)[0])  # a copy: some environments write into the same array again
-        self.check_env(obs=obs)
+        self.check_env("obs", np.isfinite(obs).all())
         return obs
 
     def on_signal(self, number: int, _) -> None:
@@ -819,7 +825,8 @@ class Run:
         """env.step with a copy of obs, as in reset."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.step += 1
-        self.check_env(obs=obs, reward=reward)
+        self.check_env("obs", np.isfinite(obs).all())
+        self.check_env("reward", math.isfinite(reward))
         return np.array(obs), float(reward), terminated, truncated, info
 
     def next_episode(self, info: dict) -> np.ndarray:
@@ -831,11 +838,10 @@ class Run:
             return self.restart()
         return self.reset()
 
-    def check_env(self, **values: np.ndarray) -> None:
-        for name, value in values.items():
-            if not np.isfinite(value).all():
-                what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
-                raise FloatingPointError(f"step {self.step:,}: {what}")
+    def check_env(self, name: str, is_finite: bool) -> None:
+        if not is_finite:
+            what = f"{name} of {self.args.env_id} is not finite; the last checkpoint, if any, is from before"
+            raise FloatingPointError(f"step {self.step:,}: {what}")
 
     def is_checkpoint_due(self) -> bool:
         return 0 < self.args.checkpoint_interval <= self.step - self.checkpoint_step

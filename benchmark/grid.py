@@ -35,7 +35,8 @@ class Run:
     @property
     def row(self) -> str:
         """The folder of its results and those of its other seeds."""
-        return f"{self.script}/{self.env_id.replace('/', '-')}" + (f"__{self.variant}" if self.variant else "")
+        row = f"{self.script}/{self.env_id.replace('/', '-')}"
+        return f"variants/{row}__{self.variant}" if self.variant else row
 
     @property
     def name(self) -> str:

@@ -1,10 +1,15 @@
 """Seeded mistakes: each is put into a copy of the repository, and some test must fail.
 
-Run with `python tests/mutants.py [script or part of a name ...]`; prints which test noticed each mutant, and exits with
-the number of those that none did.
+    python tests/mutants.py                            # all of them: hours
+    python tests/mutants.py td3 "note 003"             # of a script, or with a name that has this in it
+    python tests/mutants.py --sample 30                # thirty drawn at random, from those that are chosen
+
+Prints which test noticed each mutant, and exits with the number of those that none did.
 """
 
 # ruff: noqa: E501
+import argparse
+import random
 import shutil
 import subprocess
 import sys
@@ -48,7 +53,7 @@ MUTANTS = {
             "actor's loss moves the temperature": ('alpha = self.log_alpha.detach().exp()', 'alpha = self.log_alpha.exp()'),
             "actor's step moves the critics too": ('part = getattr(self.owner[0], self.name)', 'part = self.owner[0] if self.name == "actor" else getattr(self.owner[0], self.name)'),
             'Adam forgets how many steps it made': ('self.num_steps.add_(1)', 'self.num_steps.fill_(1)'),
-            'gradients of other strides go into Adam as they are': ('[parameter.grad.contiguous() for parameter', '[parameter.grad for parameter'),
+            'gradients of other strides go into Adam as they are': ('[grad.contiguous() for grad in torch', '[grad for grad in torch'),
             'targets do not start as copies': ('copy.deepcopy(self.critics).requires_grad_(False)', 'nn.ModuleList([Critic(obs_dim, action_dim), Critic(obs_dim, action_dim)]).requires_grad_(False)'),
             'targets are the critics': ('copy.deepcopy(self.critics).requires_grad_(False)', 'self.critics'),
             'source and target swapped': ('polyak_update(self.critics.parameters(), self.critics_target.parameters()', 'polyak_update(self.critics_target.parameters(), self.critics.parameters()'),
@@ -61,7 +66,7 @@ MUTANTS = {
             'samples rows that were never written': ('num_stored = min(self.num_added, len(self.rows))', 'num_stored = len(self.rows)'),
             'only the first half is sampled': ('torch.randint(num_stored, (', 'torch.randint(num_stored // 2 + 1, ('),
             "gradient of a layer's input from the wrong side": ('onednn_linear(grad, w.t(), None) if', 'onednn_linear(grad, w, None) if'),
-            'forward is not squashed': ('        return mean.tanh()\n', '        return mean\n'),
+            'forward is not squashed': ('        return self.actor(obs)[0].tanh()\n', '        return self.actor(obs)[0]\n'),
             'Adam keeps pointers to its parameters': ('        parameters = self.owned()\n', '        parameters = self.__dict__.setdefault("kept", self.owned())\n'),
             'set_target_entropy moves the first value only': ('        self.target_entropy_end.fill_(value)\n', ''),
         },
@@ -108,7 +113,7 @@ MUTANTS = {
             'a failed compilation ends the run': ('            if not isinstance(error, OSError) and not', '            if not'),
             "the obs of a reset is the environment's own array": ('        obs = np.array(self.env.reset(**options)[0])', '        obs = (self.env.reset(**options)[0])'),
             'arguments given with --resume are ignored': ('    if others:\n', '    if False:\n'),
-            "an environment's NaN is not named": ('        self.check_env(obs=obs, reward=reward)\n', ''),
+            "an environment's NaN is not named": ('        self.check_env("reward", math.isfinite(reward))\n', ''),
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),
         },
         "failures": {
@@ -132,7 +137,7 @@ MUTANTS = {
             'where modules lie is believed to the run': ('    folder = Path(run_dir).resolve().parent if run_dir else Path(args.out_dir).resolve()\n', '    folder = Path(args.out_dir).resolve()\n'),
             'an environment that cannot be closed ends the run': ('    with contextlib.suppress(Exception):  # what cannot', '    with contextlib.suppress(ZeroDivisionError):  # what cannot'),
             'no word of a missing time limit': ('        if spec.max_episode_steps is None and', '        if False and'),
-            'a first obs that is not finite is taken': ('        self.check_env(obs=obs)\n', ''),
+            'a first obs that is not finite is taken': ('        self.check_env("obs", np.isfinite(obs).all())\n        return obs\n', '        return obs\n'),
             'an array of one element is no reward': ('    return np.asarray(reward).item()\n', '    return reward\n'),
             'an action of one value becomes nan': ('(np.isfinite(width) & (width > 0)).all()', '(np.isfinite(width)).all()'),
             'Ctrl-C gives a traceback': ('    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C', '    signal.getsignal(signal.SIGINT)  # Ctrl-C'),
@@ -195,6 +200,7 @@ MUTANTS = {
         "discrete": {
             'pixels are not divided by 255': ('super().forward((obs / 255).contiguous', 'super().forward(obs.float().contiguous'),
             'losses are not checked': ('            check_finite(losses, self.step)\n', ''),
+            'the same seed for each episode of an evaluation': ('seed=2**31 - 1 - episode)', 'seed=2**31 - 1)'),
             "Atari's rewards are clipped inside the statistics": ('atari_wrappers.EpisodicLifeEnv(gym.wrappers.RecordEpisodeStatistics(env))', 'atari_wrappers.EpisodicLifeEnv(gym.wrappers.RecordEpisodeStatistics(atari_wrappers.ClipRewardEnv(env)))'),
             'online network in the target': ('td_target(reward, terminated, self.q_network_target(next_obs)', 'td_target(reward, terminated, self.q_network(next_obs)'),
             'value of the same observation': ('self.q_network_target(next_obs)', 'self.q_network_target(obs)'),
@@ -234,7 +240,7 @@ MUTANTS = {
     },
     "ppo_discrete": {
         "ppo": {
-            'note 002: the entropy is added': ('vf_coef * value_loss - ent_coef * entropy', 'vf_coef * value_loss + ent_coef * entropy'),
+            'note 002: the entropy is added': ('vf_coef * value_loss - (ent_coef', 'vf_coef * value_loss + (ent_coef'),
             'note 001: target entropy of -log n': ('start = 0.5 if args.target_entropy is None', 'start = -1.0 if args.target_entropy is None'),
             'note 001: learned coefficient the wrong way round': ('log_ent_coef * (entropy.detach() - target_entropy)', 'log_ent_coef * (target_entropy - entropy.detach())'),
             'gradient of the learned coefficient reaches the policy': ('(entropy.detach() - target', '(entropy - target'),
@@ -250,21 +256,36 @@ MUTANTS = {
             'ratio upside down': ('(log_prob - old_log_prob).exp()\n    return', '(old_log_prob - log_prob).exp()\n    return'),
             'value loss without the half': ('0.5 * F.mse_loss', 'F.mse_loss'),
             'target without the value': ('        target = advantage + value\n', '        target = advantage\n'),
-            'value of the next episode at an end': ('        next_obs[i] = info["final_obs"][i]\n', '        pass\n'),
+            'value of the next episode at an end': ('                next_obs[i] = info["final_obs"][i]\n', '                pass\n'),
             'the most likely action only': ('        if not explore:', '        if True:'),
             'noise of another distribution': ('softmax(-1).multinomial(1)', 'softmax(-1).sqrt().multinomial(1)'),
             'obs does not advance': ('                obs = new_obs', '                pass'),
             'step size does not fall': ('self.optimizer.lr.fill_(', '('),
-            'exponential schedule is linear': ('self.ent_coef.fill_(math.exp(linear_schedule(start, end, args.ent_coef_duration, step)))', 'self.ent_coef.fill_(linear_schedule(args.ent_coef, args.ent_coef_end, args.ent_coef_duration, step))'),
+            'exponential schedule is linear': ('self.ent_coef.copy_(linear_schedule(start.log(), end, args.ent_coef_duration, step).exp())', 'self.ent_coef.copy_(linear_schedule(start, args.ent_coef_end, args.ent_coef_duration, step))'),
             'gradients are not cut': ('(max_grad_norm / norm).clamp(max=1)', '(max_grad_norm / norm).clamp(min=1, max=1)'),
             'each pass takes the same minibatches': ('torch.randperm(len(obs), device=self.device)', 'torch.arange(len(obs), device=self.device)'),
             'a large KL goes on': ('if torch.stack(kls).mean() > self.args.target_kl:', 'if False:'),
             'a single sample is normalised': (' and len(advantage) > 1:', ':'),
             'advantages are never normalised': ('if self.args.norm_adv and', 'if False and'),
-            'an episode is logged twice': ('            self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n', '            self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n            self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n'),
+            'an episode is logged twice': ('                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n', '                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n'),
+        },
+        "heads": {
+            'log-probability of the last head only': ('dim=-1).sum(-1)\n        return log_prob', 'dim=-1)[..., -1]\n        return log_prob'),
+            'log-probability averaged over heads': ('dim=-1).sum(-1)\n        return log_prob', 'dim=-1).mean(-1)\n        return log_prob'),
+            'every head takes the first action': ('action[:, k]', 'action[:, 0]'),
+            'one weight for all heads': ('- (ent_coef * entropy).sum()', '- ent_coef.mean() * entropy.sum()'),
+            'one coefficient is learned for all heads': ('log_ent_coef * (entropy.detach() - target_entropy)', 'log_ent_coef.mean() * (entropy.detach() - target_entropy)'),
+            'targets are shares of the entropy of all heads': ('return (torch.tensor(share, dtype=torch.float64) * largest).float()', 'return (torch.tensor(share, dtype=torch.float64) * largest.sum().expand(len(largest))).float()'),
+            'entropy is that of the first head': ('"entropy": entropy.sum()', '"entropy": entropy[0]'),
+            'names of heads are those of others': ('[f"{name}_{k}" for k in range(len(values))]', '[f"{name}_{k}" for k in reversed(range(len(values)))]'),
+            'the number of values is not checked': ('    if any(len(value) != heads for value in given):', '    if False:'),
+            'bounds of the first value only': ('np.max(value) <= high', 'np.ravel(value)[0] <= high'),
+            'spaces of other starts are taken': (' and not space.start.any():', ':'),
+        },
+        "probes": {
+            'one seed for all environments': ('return self.reset(seed=seeds[2])', 'return self.reset(seed=[seeds[2]] * self.args.num_envs)'),
         },
         "runs": {
-            'one seed for all environments': ('return self.reset(seed=seeds[2])', 'return self.reset(seed=[seeds[2]] * self.args.num_envs)'),
             'a part is left over': ('    if args.num_envs * args.num_steps % args.num_minibatches:', '    if False:'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
         },
@@ -283,7 +304,7 @@ MUTANTS = {
             'head is not bounded': ('return mean, bound_log_std(LOG_STD_START + log_std)', 'return mean, LOG_STD_START + log_std'),
             'normaliser moves before the update': ('        obs, next_obs = self.scale(seen_obs)', '        self.normalizer.update(seen_obs)\n        obs, next_obs = self.scale(seen_obs)'),
             'normaliser never learns': ('            self.normalizer.update(seen_obs)\n', '            pass\n'),
-            'normaliser is not applied while acting': ('        mean, log_std = self.network.policy(self.scale(obs))\n        return (', '        mean, log_std = self.network.policy(obs)\n        return ('),
+            'normaliser is not applied while acting': ('        mean, log_std = self.network.policy(self.scale(obs))\n        action', '        mean, log_std = self.network.policy(obs)\n        action'),
             'normaliser is not saved': ('self.register_buffer("mean", torch.zeros(shape))', 'self.register_buffer("mean", torch.zeros(shape), persistent=False)'),
             'variances are averaged without the shift of the means': (' + share * (1 - share) * shift.square()', ''),
             'returns go on into the next episode': ('self.discounted_return = (1 - e) * returns[-1]', 'self.discounted_return = returns[-1]'),
@@ -291,7 +312,7 @@ MUTANTS = {
             'returns start anew in each rollout': ('        returns = []\n', '        returns = []\n        self.discounted_return = torch.zeros_like(self.discounted_return)\n'),
             'rewards are centred too': ('(reward / self.statistics.std)', '((reward - self.statistics.mean) / self.statistics.std)'),
             'actions leave the range': ('return gym.wrappers.ClipAction(gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1)))', 'return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))'),
-            'deterministic while training': ('        if not explore:', '        if True:'),
+            'deterministic while training': ('torch.randn_like(mean) if explore else mean', 'torch.randn_like(mean) if False else mean'),
             'forward does not scale observations': ('        mean, _ = self.network.policy(self.scale(obs))\n', '        mean, _ = self.network.policy(obs)\n'),
             'explained variance upside down': ('unexplained / target.var(correction=0).clamp(min=1e-8)', 'target.var(correction=0) / unexplained.clamp(min=1e-8)'),
             'anneal forgets a target entropy that was set': ('        start, end = self.target_entropy_start, self.target_entropy_end\n', '        start, end = (torch.tensor(float(self.args.target_entropy or 0)),) * 2\n'),
@@ -304,7 +325,7 @@ MUTANTS = {
         },
     },
 }  # fmt: skip
-TESTS = ["equations", "agent", "discrete", "ppo", "notes", "loop", "failures", "runs"]
+TESTS = ["equations", "agent", "discrete", "ppo", "heads", "probes", "notes", "loop", "failures", "runs"]
 
 
 def first_failure(script: str, right: str, wrong: str, first: str) -> str | None:
@@ -330,20 +351,26 @@ def survives(mutant: tuple[str, str, str, str, str]) -> bool:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="scripts, or parts of names; none: all")
+    parser.add_argument("--sample", type=int, help="draw this many of them")
+    options = parser.parse_args()
     for script, groups in MUTANTS.items():
         text = (ROOT / f"{script}.py").read_text("utf-8")
         for right, _ in (mutant for mutants in groups.values() for mutant in mutants.values()):
             assert text.count(right) == 1, f"{script}.py must have {right!r} once"
-    failure = first_failure("sac_continuous", "", "", "runs")
-    if failure:  # then it would be taken for the discovery of every mutant
-        sys.exit(f"a test fails without any mistake: {failure}")
     chosen = [
         (script, name, right, wrong, first)
         for script, groups in MUTANTS.items()
         for first, mutants in groups.items()
         for name, (right, wrong) in mutants.items()
-        if not sys.argv[1:] or any(part == script or part in name for part in sys.argv[1:])
+        if not options.parts or any(part == script or part in name for part in options.parts)
     ]
+    if options.sample is not None:
+        chosen = random.sample(chosen, min(options.sample, len(chosen)))
+    failure = first_failure("sac_continuous", "", "", "runs")
+    if failure:  # then it would be taken for the discovery of every mutant
+        sys.exit(f"a test fails without any mistake: {failure}")
     with ThreadPoolExecutor(2) as pool:
         survived = [mutant[:2] for mutant, alive in zip(chosen, pool.map(survives, chosen), strict=True) if alive]
     print(f"{len(chosen) - len(survived)} of {len(chosen)} mutants caught; survived: {survived}")

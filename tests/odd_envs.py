@@ -1,4 +1,4 @@
-"""Environments in which something happens at a certain step: odd_envs:Odd/Box-v0, /Discrete-v0 and /Frames-v0.
+"""Environments in which something happens at a certain step: odd_envs:Odd/Box-v0, /Discrete-v0, /Heads-v0, /Frames-v0.
 
 The variable ODD says what and when, counted over all environments of the process: ODD="raise 130".
   raise    the step raises
@@ -74,6 +74,7 @@ class Frames(Odd):
 for name, kind, action_space in (
     ("Box", Odd, gym.spaces.Box(-1, 1, (1,), np.float32)),
     ("Discrete", Odd, gym.spaces.Discrete(2)),
+    ("Heads", Odd, gym.spaces.MultiDiscrete([3, 2, 4])),
     ("Frames", Frames, gym.spaces.Discrete(2)),
     ("Unbounded", Odd, gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)),
 ):

@@ -416,11 +416,11 @@ def test_headers_state_the_results(script):
 @pytest.mark.parametrize(
     "row, last, stated",
     [
-        ("ppo_continuous/HalfCheetah-v5__envs-64", 1, "{mean:.0f} ± {deviation:.0f} in the last evaluation"),
+        ("variants/ppo_continuous/HalfCheetah-v5__envs-64", 1, "{mean:.0f} ± {deviation:.0f} in the last evaluation"),
         ("ppo_continuous/HalfCheetah-v5", 1, "not {mean:.0f} ± {deviation:.0f}: the variant `envs-64`"),
         ("sac_continuous/Hopper-v5", 10, "{mean:.0f} ± {deviation:.0f} over the last 100,000 steps"),
-        ("sac_continuous/Hopper-v5__tianshou", 1, "{mean:.0f} ± {deviation:.0f} at the end"),
-        ("sac_continuous/Hopper-v5__tianshou", 10, "{mean:.0f} ± {deviation:.0f} over those steps"),
+        ("variants/sac_continuous/Hopper-v5__tianshou", 1, "{mean:.0f} ± {deviation:.0f} at the end"),
+        ("variants/sac_continuous/Hopper-v5__tianshou", 10, "{mean:.0f} ± {deviation:.0f} over those steps"),
         ("peer/sbx_sac/Hopper-v5", 10, "SBX's SAC has {mean:.0f} ± {deviation:.0f}"),
     ],
 )

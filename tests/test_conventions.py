@@ -166,8 +166,8 @@ PART_1 = {
     "ppo_discrete": 420,
     "ppo_continuous": 440,
 }
-WHOLE = {"dqn": 1001, "ddqn": 1005, "ddpg": 921, "td3": 949, "sac_continuous": 992}
-WHOLE |= {"ppo_discrete": 1033, "ppo_continuous": 1054}
+WHOLE = {"dqn": 998, "ddqn": 1002, "ddpg": 927, "td3": 955, "sac_continuous": 997}
+WHOLE |= {"ppo_discrete": 1067, "ppo_continuous": 1053}
 
 # Part 1: blocks that are the same, byte for byte, in every script named beside them.
 SHARED = {
@@ -182,6 +182,7 @@ SHARED = {
     **dict.fromkeys(["linear_schedule", "exponential_schedule", "q_loss", "QNetwork"], DISCRETE),
 }
 PPO_SHARED = [*LINEAR, *PPO_EQUATIONS, "orthogonal", "mlp", "Rollout", "train"]
+PPO_SHARED = [name for name in PPO_SHARED if name not in ("total_loss", "ent_coef_loss")]  # discrete: sums over heads
 
 # What a script's algorithm adds to a shared block, and what else it has in the place of a line of the others.
 OWN_LINES = {("ddpg", "train"): {"                agent.noise.zero_()\n": ""}}  # its noise restarts with the episode
@@ -195,13 +196,14 @@ FAMILIES = {
     "has_fast_onednn": (CONTINUOUS,),
     "LinearFunction": (CONTINUOUS,),
     "Linear": (CONTINUOUS,),
+    "frozen": (CONTINUOUS,),
     # Atari's frames
     "NatureCNN": (ATARI,),
     "WholeGame": (ATARI,),
     "wrap_atari": (ATARI,),
     "FrameBuffer": (DISCRETE,),
     "make_buffer": (DISCRETE,),
-    "make_env": (CONTINUOUS, ["ppo_continuous"], ATARI),
+    "make_env": (CONTINUOUS, ["ppo_continuous"], DISCRETE, ["ppo_discrete"]),
     # replay buffer
     "free_memory": (OFF_POLICY,),
     "check_memory": (OFF_POLICY,),

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 VECTORS = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 FRAMES = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
 DISCRETE, BOX = gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,), np.float32)
+HEADS = gym.spaces.MultiDiscrete([3, 2, 4])
 
 # name: script, space of observations, space of actions, arguments
 SCRIPTS = {name: (name, VECTORS, DISCRETE, {}) for name in ("dqn", "ddqn", "ppo_discrete")}
@@ -26,6 +27,7 @@ SCRIPTS |= {name: (name, VECTORS, BOX, {}) for name in ("ddpg", "td3", "sac_cont
 CASES = SCRIPTS | {
     "dqn, frames": ("dqn", FRAMES, DISCRETE, {}),
     "ppo_discrete, frames": ("ppo_discrete", FRAMES, DISCRETE, {}),
+    "ppo_discrete, heads": ("ppo_discrete", VECTORS, HEADS, {"ent_coef": (0.1, 0.2, 0.3)}),
     "ppo_continuous, head": ("ppo_continuous", VECTORS, BOX, {"std": "head"}),
 }
 every_script = pytest.mark.parametrize("name", SCRIPTS)
@@ -52,6 +54,8 @@ def make_batch(name, seed):
     action = torch.rand(*shape, 2, generator=generator) * 2 - 1
     if action_space is DISCRETE:
         action = torch.randint(3, shape, generator=generator) if is_ppo(name) else (action[:, :1] > 0).float()
+    if action_space is HEADS:
+        action = torch.stack([torch.randint(n, shape, generator=generator) for n in HEADS.nvec], -1)
     reward, end = torch.randn(shape, generator=generator), (torch.rand(shape, generator=generator) < 0.2).float()
     end[-1] = 1  # PPO's scaler of rewards does not save the returns of episodes that go on
     done = [end] if is_ppo(name) else []
@@ -63,7 +67,7 @@ def make_agent(name, seed=0, num_updates=3):
     script, *spaces, arguments = CASES[name]
     if is_ppo(name):
         arguments = arguments | {"num_envs": 2, "num_steps": 8, "num_minibatches": 2, "update_epochs": 2}
-        arguments |= {"ent_autotune": True, "ent_coef": 0.1}
+        arguments = {"ent_coef": 0.1, "ent_autotune": True} | arguments
     torch.manual_seed(seed)
     module = importlib.import_module(script)
     agent = module.Agent(*spaces, module.Args(cuda=False, **arguments))
@@ -76,7 +80,7 @@ def make_agent(name, seed=0, num_updates=3):
 def to_be_exported(name):
     """An agent, 16 observations, and its actions, which with discrete ones are not all the same."""
     agent, obs = make_agent(name), make_obs(CASES[name][1], 16, seed=5)
-    if CASES[name][2] is DISCRETE:
+    if CASES[name][2] is not BOX:
         values, *last = (agent.network.policy, agent.network.actor) if is_ppo(name) else [agent.q_network] * 2
         last = [module for module in last[0].modules() if isinstance(module, torch.nn.Linear)][-1]
         with torch.no_grad():

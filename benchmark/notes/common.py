@@ -23,23 +23,28 @@ sys.path.insert(0, str(NOTES.parents[1]))  # the scripts
 matplotlib.use("Agg")
 
 
-def train(script: str, arguments: dict, seed: int, names: list[str], changes: dict | None = None) -> list:
-    """Rows (step, name, value) of the logged scalars `names`.
+def train(
+    script: str, arguments: dict, seed: int, names: list[str], changes: dict | None = None, measures: dict | None = None
+) -> list:
+    """Rows (step, name, value) of the logged scalars `names`, and of the measures.
 
-    changes: by the name of a function of the script, what makes another one of it, which takes its place.
+    changes: by the name of a function or class of the script, what makes another one of it, which takes its place.
+    measures: by their names, functions of the Run, which are called with each evaluation.
     """
     module, rows = importlib.import_module(script), []
 
     def record(run, values: dict, video: str | None = None) -> None:
         rows.extend((run.step, name, values[name]) for name in names if name in values)
+        if "eval/episodic_return" in values:
+            rows.extend((run.step, name, measure(run)) for name, measure in (measures or {}).items())
 
-    fixed = {"seed": seed, "compile": False, "checkpoint_interval": 0}  # not compiled, as the data here were made
+    fixed = {"seed": seed, "compile": False, "checkpoint_interval": 0}  # not compiled, as most data here were made
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(module.Run, "log", record))
         for name, change in (changes or {}).items():
             stack.enter_context(mock.patch.object(module, name, change(getattr(module, name))))
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        module.train(module.Args(**fixed, out_dir=folder, **arguments))
+        module.train(module.Args(**{**fixed, "out_dir": folder, **arguments}))
     return rows
 
 

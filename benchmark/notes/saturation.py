@@ -1,0 +1,79 @@
+"""TD3 and DDPG that stop learning: the actor saturates, and the gradient of its tanh vanishes.
+
+    python benchmark/notes/saturation.py               # draws benchmark/figures/saturation.png
+    python benchmark/notes/saturation.py run 1         # trains with seed 1, in about an hour on one core
+    python benchmark/notes/saturation.py run 1 td3     # only runs whose name has this in it
+
+small: the last layer of the actor begins with weights and biases from U(-3e-3, 3e-3), as the paper of DDPG has it
+(arXiv:1509.02971, Section 7), in place of PyTorch's U(-1/16, 1/16). saturated: the share of components of the actor's
+actions, over 1,000 observations from the replay buffer, that are within 0.01 of a bound.
+"""
+
+import argparse
+
+import torch
+from common import FIGURES, band, train, write
+from matplotlib import pyplot as plt
+
+PENDULUM, RUNNERS = "InvertedDoublePendulum-v5", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
+KINDS = {}  # name: script, task, whether the last layer is small
+for script in ("td3", "ddpg"):
+    for task in (PENDULUM, *RUNNERS):
+        KINDS |= {f"{script}-{task}{'-small' * small}": (script, task, small) for small in (False, True)}
+SEEDS = {PENDULUM: (1, 2, 3, 4, 5), **dict.fromkeys(RUNNERS, (1, 2, 3))}
+NAMES = {"eval/episodic_return": "evaluation return", "saturated": "share of saturated actions"}
+
+
+def small_last_layer(actor_class):
+    class Actor(actor_class):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            for parameter in self.net[-1].parameters():
+                torch.nn.init.uniform_(parameter, -3e-3, 3e-3)
+
+    return Actor
+
+
+def share_of_saturated(run) -> float:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # training goes on with its own random numbers
+        return (run.agent(run.buffer.sample(1_000).obs).abs() > 0.99).float().mean().item()
+
+
+def run(seed: int, part: str) -> None:
+    for kind, (script, task, small) in KINDS.items():
+        if part in kind and seed in SEEDS[task]:
+            steps = 50_000 if task == PENDULUM else 100_000
+            arguments = {"env_id": task, "total_timesteps": steps, "eval_interval": 2_500, "compile": True}
+            changes = {"Actor": small_last_layer} if small else {}
+            rows = train(script, arguments, seed, [*NAMES], changes, {"saturated": share_of_saturated})
+            write("saturation", kind, seed, rows)
+
+
+def draw() -> None:
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
+    for column, script in enumerate(("td3", "ddpg")):
+        for row, (name, label) in enumerate(NAMES.items()):
+            for color, (suffix, text) in enumerate({"": "PyTorch's last layer", "-small": "U(-3e-3, 3e-3)"}.items()):
+                band(
+                    axes[row, column],
+                    "saturation",
+                    f"{script}-{PENDULUM}{suffix}",
+                    name,
+                    f"C{color}",
+                    text,
+                    SEEDS[PENDULUM],
+                )
+            axes[row, column].set(ylabel=label)
+        axes[0, column].set(title=f"{script}.py, {PENDULUM}")
+        axes[1, column].set(xlabel="environment steps", ylim=(-0.05, 1.05))
+    axes[0, 0].legend(title="5 seeds: mean, range", fontsize="small")
+    figure.savefig(FIGURES / "saturation.png", dpi=100)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["draw", "run"], default="draw")
+    parser.add_argument("seed", nargs="?", type=int, default=1)
+    parser.add_argument("part", nargs="?", default="", help="of the names of the runs")
+    options = parser.parse_args()
+    run(options.seed, options.part) if options.what == "run" else draw()

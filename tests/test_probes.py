@@ -1,0 +1,237 @@
+"""Scripted environments that know what should happen: Atari's lives and scores, seeds, schedules that are logged."""
+
+import importlib
+import itertools
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import test_runs
+import torch
+from test_runs import ALL, PPO, odd_run, scalars
+
+nothing_odd = test_runs.nothing_odd  # fixture
+ATARI, OFF_POLICY = ["dqn", "ddqn", "ppo_discrete"], [script for script in ALL if script not in PPO]
+T = torch.tensor
+
+
+# ---- Atari ----
+class FakeALE(gym.Env):
+    """Three lives of 40 frames each; a frame is worth 7 points in the first, 11 in the second, -3 in the third.
+
+    Its frames have the brightness of the life, and each reset is counted.
+    """
+
+    observation_space = gym.spaces.Box(0, 255, (210, 160, 3), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+    points = (7, 11, -3)
+    num_resets = 0
+
+    def __init__(self, render_mode: str | None = None, frameskip: int = 1):
+        self.ale = self
+
+    def lives(self) -> int:
+        return 3 - self.life
+
+    def get_action_meanings(self) -> list[str]:
+        return ["NOOP", "LEFT", "RIGHT"]
+
+    def obs(self) -> np.ndarray:
+        return np.full((210, 160, 3), 50 * (self.life + 1), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        FakeALE.num_resets += 1
+        self.life = self.frame = 0
+        return self.obs(), {}
+
+    def step(self, action):
+        reward = self.points[self.life]
+        self.frame += 1
+        if self.frame % 40 == 0:
+            self.life += 1
+        return self.obs(), reward, self.life == 3, False, {}
+
+
+@pytest.fixture
+def fake_ale(monkeypatch):
+    """fake_ale(script, training): behind the real wrappers, with no no-ops so that every frame is known."""
+    from stable_baselines3.common import atari_wrappers
+
+    monkeypatch.setattr(atari_wrappers, "NoopResetEnv", lambda env, noop_max: env)
+    gym.registry.pop("FakeALE-v0", None)
+    gym.register("FakeALE-v0", FakeALE, disable_env_checker=True, kwargs={"frameskip": 1})
+
+    def make(script: str, training: bool) -> gym.Env:
+        return importlib.import_module(script).wrap_atari(gym.make("FakeALE-v0"), training)
+
+    return make
+
+
+def play_game(env: gym.Env) -> tuple[list[float], list[int], dict]:
+    """Rewards of a game until its score is known, the steps at which an episode ended, and that info."""
+    env.reset(seed=0)
+    rewards, ends = [], []
+    for step in itertools.count(1):
+        _, reward, terminated, truncated, info = env.step(1)
+        assert not truncated and step < 200
+        rewards.append(float(reward))
+        if terminated:
+            ends.append(step)
+            if "episode" in info:
+                return rewards, ends, info["episode"]
+            env.reset()
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_score_of_a_game_is_raw_and_of_all_lives(fake_ale, script):
+    """40 · 7 + 40 · 11 - 40 · 3 = 600 points in 120 frames, that is 30 steps of four; a life more is a no-op long."""
+    rewards, ends, episode = play_game(fake_ale(script, training=True))
+    assert episode["r"] == 600 and set(rewards) == {1.0, -1.0}, "clipped for the agent, not in the statistics"
+    assert len(ends) == 3 and ends[-1] == len(rewards), "an episode ends with each life"
+    rewards, ends, episode = play_game(fake_ale(script, training=False))
+    assert episode["r"] == 600 and len(ends) == 1, "an evaluation plays the whole game"
+    assert {28.0, 44.0, -12.0} <= set(rewards), "four frames of 7, 11 and -3 points"
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_lost_life_does_not_begin_a_new_game(fake_ale, script):
+    env = fake_ale(script, training=True)
+    FakeALE.num_resets = 0
+    play_game(env)
+    assert FakeALE.num_resets == 1
+    env.reset()
+    assert FakeALE.num_resets == 2
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_frames_are_stacked_in_their_order(fake_ale, script):
+    """Grey frames of 84 x 84, the newest last; the first obs of a game is one frame four times."""
+    env = fake_ale(script, training=False)
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == (4, 84, 84) and obs.dtype == np.uint8 and (obs == 50).all()
+    brightness = [obs[:, 0, 0].tolist()] + [env.step(1)[0][:, 0, 0].tolist() for _ in range(12)]
+    assert brightness[9] == [50] * 4 and brightness[10] == [50, 50, 50, 100] and brightness[12] == [50, 100, 100, 100]
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_pixels_go_in_as_values_between_0_and_1(script):
+    """A network for frames of 255 is that for vectors of ones: its first layer sees obs / 255."""
+    module = importlib.import_module(script)
+    space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    agent = module.Agent(space, gym.spaces.Discrete(2), module.Args(cuda=False))
+    [first] = [layer for layer in agent.modules() if isinstance(layer, torch.nn.Conv2d) and layer.in_channels == 4][:1]
+    seen = []
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        agent(torch.full((1, 4, 84, 84), 255.0))
+        agent(torch.full((1, 4, 84, 84), 51.0))
+    assert [torch.unique(x).tolist() for x in seen] == [[1.0], pytest.approx([0.2])]
+
+
+# ---- Replay buffer ----
+@pytest.mark.parametrize("script", OFF_POLICY)
+def test_full_ring_goes_on_at_its_place(script):
+    """After seven transitions in a ring of five, saved and loaded, the eighth replaces the third."""
+    module = importlib.import_module(script)
+
+    def add(buffer, i):
+        buffer.add(np.array([i]), np.array([i]), float(i), np.array([i]), False)
+
+    buffer, other = (module.ReplayBuffer(1, 1, 5, torch.device("cpu")) for _ in range(2))
+    for i in range(1, 8):
+        add(buffer, i)
+    other.load_state_dict(buffer.state_dict())
+    add(other, 8)
+    assert other.rows[:, 0].tolist() == [6, 7, 8, 4, 5]
+
+
+# ---- PPO ----
+@pytest.mark.parametrize("script", PPO)
+def test_learned_coefficient_is_the_one_in_the_loss(script):
+    """c = 0.5 is learned, not ent_coef: the loss is made with it, and a larger c raises the entropy more."""
+    module = importlib.import_module(script)
+    space = gym.spaces.Discrete(3) if script == "ppo_discrete" else gym.spaces.Box(-1, 1, (2,), np.float32)
+    obs_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    gained = []
+    for c in (0.5, 50.0):
+        torch.manual_seed(0)
+        args = module.Args(ent_autotune=True, ent_coef=1e-6, num_envs=1, num_steps=8, cuda=False, vf_coef=0.25)
+        agent = module.Agent(obs_space, space, args)
+        with torch.no_grad():
+            agent.log_ent_coef.fill_(math.log(c))
+        obs, advantage = torch.randn(8, 2), torch.randn(8)
+        action = torch.as_tensor(agent.act(obs.numpy(), explore=True))
+        old = agent.evaluate_actions(obs, action)[0].detach()
+        losses = agent.update_minibatch(module.Minibatch(obs, action, old, advantage, torch.zeros(8)))
+        expected = losses["policy_loss"] + 0.25 * losses["value_loss"] - c * losses["entropy"]
+        assert losses["total_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert losses["ent_coef"].item() == pytest.approx(c)
+        after = agent.evaluate_actions(obs, action)[1].detach().mean()
+        gained.append((after - losses["entropy"]).item())
+    assert gained[1] > gained[0]
+
+
+@pytest.mark.parametrize("script", PPO)
+def test_logged_step_size_is_the_one_in_use(tmp_path, script):
+    """0.01 (1 - s / 200) in the rollout that begins after s = 0, 20, 40, ... steps; also after a resume."""
+    module = importlib.import_module(script)
+    folder = odd_run(script, tmp_path / "runs", anneal_lr=True, learning_rate=0.01)
+    expected = {20 * k: pytest.approx(0.01 * (1 - (k - 1) / 10), rel=1e-5) for k in range(1, 11)}
+    assert scalars(folder)["charts/learning_rate"] == expected
+    part = tmp_path / "part"
+    steps = itertools.count()
+
+    def stop(run, *args, save=module.Run.next_rollout):
+        if next(steps) == 4:
+            raise SystemExit(0)
+        return save(run, *args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(module.Run, "next_rollout", stop)
+        odd_run(script, part, anneal_lr=True, learning_rate=0.01)
+    [folder] = part.iterdir()
+    module.train(module.Args(resume=str(folder)))
+    assert scalars(folder)["charts/learning_rate"] == expected
+
+
+# ---- Seeds ----
+class Seeds(gym.Env):
+    """Episodes of ten steps, and a list of the seeds of its resets, None where none was given."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    seeds: list = []  # noqa: RUF012  of all environments
+
+    def __init__(self, action_space: gym.Space, render_mode: str | None = None):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.time = 0
+        return self.np_random.uniform(-1, 1, 1).astype(np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return self.np_random.uniform(-1, 1, 1).astype(np.float32), 1.0, False, self.time == 10, {}
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_every_environment_and_episode_has_its_own_seed(tmp_path, script):
+    """Evaluations: three seeds, the same each time. Training: one for each environment, and others for another run."""
+    action_space = gym.spaces.Discrete(2) if script in ATARI else gym.spaces.Box(-1, 1, (1,), np.float32)
+    gym.registry.pop("Seeds-v0", None)
+    gym.register("Seeds-v0", Seeds, disable_env_checker=True, kwargs={"action_space": action_space})
+    found = []
+    for seed in (1, 2):
+        Seeds.seeds.clear()
+        out = tmp_path / str(seed)
+        odd_run(script, out, env_id="Seeds-v0", seed=seed, eval_interval=100, eval_episodes=3, checkpoint_interval=0)
+        given = [seed for seed in Seeds.seeds if seed is not None]
+        evaluation = {seed for seed in given if seed > 2**31 - 100}
+        training = [seed for seed in given if seed not in evaluation]
+        assert len(evaluation) == 3 and len(given) - len(training) == 2 * 3, "of two evaluations"
+        assert len(training) == len(set(training)) == (2 if script in PPO else 1)
+        found.append((evaluation, set(training)))
+    assert found[0][0] == found[1][0] and not found[0][1] & found[1][1]
