@@ -43,7 +43,7 @@ MUTANTS = {
             "temperature's loss reaches the policy": ('(log_prob.detach() + target_entropy)', '(log_prob + target_entropy)'),
             'density of the wrong normal': ('- log_std - 0.5 * math.log', '+ log_std - 0.5 * math.log'),
         },
-        "agent": {
+        "continuous": {
             'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
             "note 003: entropy left out of the actor's gradient": ('"actor_loss": actor_loss(log_prob, q1', '"actor_loss": actor_loss(log_prob.detach(), q1'),
             'note 003: hard clamp of log_std': ('return mean, bound_log_std(log_std)', 'return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)'),
@@ -155,7 +155,7 @@ MUTANTS = {
             'target action leaves its range': ('(-noise_clip, noise_clip)).clamp(-1, 1)', '(-noise_clip, noise_clip))'),
             'one critic is not trained': ('F.mse_loss(q1, target) + F.mse_loss(q2, target)', '2 * F.mse_loss(q1, target)'),
         },
-        "agent": {
+        "continuous": {
             'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
             'online actor in the target': ('smooth_target_action(self.actor_target(next_obs)', 'smooth_target_action(self.actor(next_obs)'),
             'targets move in each update': ('            polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)\n', '        polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)\n        if self.since_actor == 0:\n'),
@@ -176,7 +176,7 @@ MUTANTS = {
             'note 003: lost prime, a hard copy in each step': ('q_target.lerp_(q, tau)', 'q_target.lerp_(q, 1.0)'),
             'actor descends the value': ('return -q.mean()', 'return q.mean()'),
         },
-        "agent": {
+        "continuous": {
             'online critic in the target': ('self.critic_target(next_obs, self.actor', 'self.critic(next_obs, self.actor'),
             'online actor in the target': ('next_obs, self.actor_target(next_obs))', 'next_obs, self.actor(next_obs))'),
             'note 003: action is not clipped': ('action = (action + self.noise).clamp(-1, 1)', 'action = action + self.noise'),
@@ -197,7 +197,7 @@ MUTANTS = {
             'linear schedule goes on after its end': ('min(step / max(duration, 1), 1)', 'step / max(duration, 1)'),
             'loss of the best action instead of the one taken': ('q.gather(-1, action.unsqueeze(-1)).squeeze(-1)', 'q.max(-1).values'),
         },
-        "discrete": {
+        "dqn": {
             'pixels are not divided by 255': ('super().forward((obs / 255).contiguous', 'super().forward(obs.float().contiguous'),
             'losses are not checked': ('            check_finite(losses, self.step)\n', ''),
             'the same seed for each episode of an evaluation': ('seed=2**31 - 1 - episode)', 'seed=2**31 - 1)'),
@@ -234,7 +234,7 @@ MUTANTS = {
             'online network judges': ('next_q_target.gather(-1, chosen)', 'next_q.gather(-1, chosen)'),
             'target network chooses': ('chosen = next_q.argmax', 'chosen = next_q_target.argmax'),
         },
-        "discrete": {
+        "dqn": {
             'networks swapped': ('next_q, next_q_target = self.q_network(next_obs), self.q_network_target(next_obs)', 'next_q_target, next_q = self.q_network(next_obs), self.q_network_target(next_obs)'),
         },
     },
@@ -325,7 +325,19 @@ MUTANTS = {
         },
     },
 }  # fmt: skip
-TESTS = ["equations", "agent", "discrete", "ppo", "heads", "probes", "notes", "loop", "failures", "runs"]
+TESTS = [
+    "equations",
+    "continuous",
+    "dqn",
+    "ppo",
+    "heads",
+    "probes",
+    "notes",
+    "loop",
+    "command_line",
+    "failures",
+    "runs",
+]
 
 
 def first_failure(script: str, right: str, wrong: str, first: str) -> str | None:

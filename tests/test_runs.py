@@ -1,4 +1,4 @@
-"""What a user sees of a script: its command line, its files, kill and resume, evaluation, tracking.
+"""What a user sees of a script: its help, its files, kill and resume, evaluation, tracking.
 
 Runs that are killed or stopped are processes, two at a time, started by the fixtures `jobs` and `brief`; a test waits
 for the ones that it reads. What needs no process of its own is run in this one, by the fixture `main_of`.
@@ -641,76 +641,6 @@ def test_refused_by_the_process(jobs, name, word):
     assert [path.name for path in run.cwd.iterdir() if path.name != "stubs"] == []
 
 
-@pytest.mark.parametrize(
-    "flags, word",
-    [
-        ("--env-id NoSuchThing-v0", "NoSuchThing-v0"),
-        ("--env-id nosuchmodule:Thing-v0", "nosuchmodule"),
-        ("--seed x", "--seed"),
-        ("--seed 1.5", "--seed"),
-        (f"--seed 1.5e0 --env-id Pendulum-v1 {SHORT}", "--seed"),
-        ("--seed -1", "--seed"),
-        ("--seed 100000000000000000000", "--seed"),  # more than 64 bits
-        ("--seed inf", "--seed"),
-        ("--seed 1/0", "--seed"),
-        ("--seed", "--seed"),
-        ("stray", "stray"),
-        ("--total-timestep 1000", "--total-timestep"),
-        ("--total-timesteps 0", "--total-timesteps"),
-        ("--batch-size 0", "--batch-size"),
-        ("--buffer-size 0", "--buffer-size"),
-        ("--log-interval 0", "--log-interval"),
-        ("--eval-interval -1", "--eval-interval"),
-        ("--eval-episodes 0", "--eval-episodes"),
-        ("--checkpoint-interval -5", "--checkpoint-interval"),
-        ("--gamma 2", "--gamma"),
-        ("--gamma nan", "--gamma"),
-        ("--tau 0", "--tau"),
-        ("--total-timesteps 500 --learning-starts 500", "--learning-starts"),
-        ("--train-interval 7", "--log-interval"),
-        ("--buffer-size 1e12 --total-timesteps 1e13", "--buffer-size"),
-        ("--resume nowhere", "nowhere"),
-        ("--evaluate nowhere", "nowhere"),
-        ("--resume nowhere --seed 3", "nowhere"),
-        ("--resume nowhere --evaluate nowhere", "nowhere"),
-        pytest.param(
-            "--cudagraphs", "--cudagraphs", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
-        ),
-    ],
-)
-def test_refused(script, main, tmp_path, flags, word):
-    """Wrong input is refused with status 2 and one line that names it, and nothing is created."""
-    env = "" if "--env-id" in flags or "--resume" in flags or "--evaluate" in flags else f"--env-id {ENV[script]} "
-    assert_refused(main(env + flags), word)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_mistyped_flag(main):
-    """The line about a flag that is almost right has the right one."""
-    assert_refused(main("--total-timestep 1000"), "Perhaps you meant", "--total-timesteps")
-    assert_refused(main("--learning-start 1000"), "Perhaps you meant", "--learning-starts")
-
-
-def test_refused_by_the_algorithm(script, main, tmp_path):
-    """So are the contradictions among the algorithm's own arguments."""
-    for flags, word in WRONG[script]:
-        assert_refused(main(f"--env-id {ENV[script]} {flags}"), word)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_refused_unbounded(main, tmp_path):
-    """An action space without bounds is refused."""
-    assert_refused(main("--env-id odd_envs:Odd/Unbounded-v0"), "odd_envs:Odd/Unbounded-v0", "unbounded")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_refused_out_dir(script, main, tmp_path):
-    """An out_dir in which no folder can be made is refused."""
-    (tmp_path / "file").write_text("")
-    assert_refused(main(f"--env-id {ENV[script]} {SHORT} --out-dir file"), "file")
-    assert (tmp_path / "file").read_text() == ""
-
-
 def test_refused_evaluation(script, jobs, main, tmp_path, monkeypatch):
     """--evaluate checks its arguments too: the number of episodes, and that videos can be written."""
     folder = jobs("reference")[0].dir
@@ -739,41 +669,6 @@ def test_refused_damaged(script, jobs, main, tmp_path, flag, name, damage):
     before = path.read_bytes()
     assert_refused(main(f"{flag} damaged"), f"damaged/{name}")
     assert [file.name for file in tmp_path.rglob("*")] == ["damaged", name] and path.read_bytes() == before
-
-
-@pytest.mark.parametrize("one, other", [("dqn", "ddqn"), ("td3", "sac_continuous"), ("ppo_discrete", "ppo_continuous")])
-def test_refused_run_of_another_script(main_of, tmp_path, one, other):
-    """By the names of the file and of the script, also where their arguments are the same; and nothing is changed."""
-    folder = odd_run(one, tmp_path / "runs", total_timesteps=60)
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert_refused(main_of(other, f"--resume {folder}"), f"{folder}/checkpoint.pt", f"{one}.py")
-    assert_refused(main_of(other, f"--evaluate {folder}"), f"{folder}/agent.pt", f"{one}.py")
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert main_of(one, f"--resume {folder}").status == main_of(one, f"--evaluate {folder}").status == 0
-
-
-@pytest.mark.parametrize(
-    "flags, name, value",
-    [
-        (["--total-timesteps", "1e3"], "total_timesteps", 1000),
-        (["--total-timesteps", "1_000"], "total_timesteps", 1000),
-        (["--total-timesteps", "1000"], "total_timesteps", 1000),
-        (["--total-timesteps", "1.5e6"], "total_timesteps", 1_500_000),
-        (["--total-timesteps", "2.5e4"], "total_timesteps", 25_000),
-        (["--total-timesteps=1e3"], "total_timesteps", 1000),
-        (["--total_timesteps", "1e3"], "total_timesteps", 1000),
-        (["--seed", "9007199254740993"], "seed", 2**53 + 1),  # which is no float
-        (["--out-dir", "1e3"], "out_dir", "1e3"),  # text stays what it is
-        (["--out-dir=lr=1e3"], "out_dir", "lr=1e3"),
-        (["--gamma", "9.9e-1"], "gamma", 0.99),
-        (["--tau", "1.5e0"], "tau", 1.5),  # a number, though not a good one: no digit gets lost
-    ],
-)
-def test_numbers(module, monkeypatch, flags, name, value):
-    """Integers may be written 1e3 and 1_000, and the fractions of other numbers stay."""
-    monkeypatch.setattr(sys, "argv", ["script", *flags])
-    found = getattr(module.parse_args(), name)
-    assert found == value and type(found) is type(value)
 
 
 # ---- Files of a run ----

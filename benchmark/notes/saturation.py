@@ -5,8 +5,9 @@
     python benchmark/notes/saturation.py run 1 td3     # only runs whose name has this in it
 
 small: the last layer of the actor begins with weights and biases from U(-3e-3, 3e-3), as the paper of DDPG has it
-(arXiv:1509.02971, Section 7), in place of PyTorch's U(-1/16, 1/16). saturated: the share of components of the actor's
-actions, over 1,000 observations from the replay buffer, that are within 0.01 of a bound.
+(arXiv:1509.02971, Section 7), in place of PyTorch's U(-1/16, 1/16). slow: step sizes of 3e-4 in place of 1e-3.
+saturated: the share of components of the actor's actions, over 1,000 observations from the replay buffer, that are
+within 0.01 of a bound.
 """
 
 import argparse
@@ -16,10 +17,13 @@ from common import FIGURES, band, train, write
 from matplotlib import pyplot as plt
 
 PENDULUM, RUNNERS = "InvertedDoublePendulum-v5", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
-KINDS = {}  # name: script, task, whether the last layer is small
-for script in ("td3", "ddpg"):
-    for task in (PENDULUM, *RUNNERS):
-        KINDS |= {f"{script}-{task}{'-small' * small}": (script, task, small) for small in (False, True)}
+CHANGES = {"": "as it is", "-small": "last layer of U(-3e-3, 3e-3)", "-slow": "step sizes of 3e-4"}
+KINDS = {  # name: script, task, change
+    f"{script}-{task}{change}": (script, task, change)
+    for script in ("td3", "ddpg")
+    for task in (PENDULUM, *RUNNERS)
+    for change in CHANGES
+}
 SEEDS = {PENDULUM: (1, 2, 3, 4, 5), **dict.fromkeys(RUNNERS, (1, 2, 3))}
 NAMES = {"eval/episodic_return": "evaluation return", "saturated": "share of saturated actions"}
 
@@ -40,11 +44,13 @@ def share_of_saturated(run) -> float:
 
 
 def run(seed: int, part: str) -> None:
-    for kind, (script, task, small) in KINDS.items():
+    for kind, (script, task, change) in KINDS.items():
         if part in kind and seed in SEEDS[task]:
             steps = 50_000 if task == PENDULUM else 100_000
             arguments = {"env_id": task, "total_timesteps": steps, "eval_interval": 2_500, "compile": True}
-            changes = {"Actor": small_last_layer} if small else {}
+            if change == "-slow":
+                arguments |= {"actor_lr": 3e-4, "critic_lr": 3e-4}
+            changes = {"Actor": small_last_layer} if change == "-small" else {}
             rows = train(script, arguments, seed, [*NAMES], changes, {"saturated": share_of_saturated})
             write("saturation", kind, seed, rows)
 
@@ -53,16 +59,9 @@ def draw() -> None:
     figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
     for column, script in enumerate(("td3", "ddpg")):
         for row, (name, label) in enumerate(NAMES.items()):
-            for color, (suffix, text) in enumerate({"": "PyTorch's last layer", "-small": "U(-3e-3, 3e-3)"}.items()):
-                band(
-                    axes[row, column],
-                    "saturation",
-                    f"{script}-{PENDULUM}{suffix}",
-                    name,
-                    f"C{color}",
-                    text,
-                    SEEDS[PENDULUM],
-                )
+            for color, (change, text) in enumerate(CHANGES.items()):
+                kind = f"{script}-{PENDULUM}{change}"
+                band(axes[row, column], "saturation", kind, name, f"C{color}", text, SEEDS[PENDULUM])
             axes[row, column].set(ylabel=label)
         axes[0, column].set(title=f"{script}.py, {PENDULUM}")
         axes[1, column].set(xlabel="environment steps", ylim=(-0.05, 1.05))
