@@ -405,7 +405,7 @@ def test_header_has_its_parts_in_order_and_real_results(script):
     header = ast.get_docstring(tree(script))
     places = [header.find(f"\n{part}") for part in HEADER]
     assert -1 not in places and places == sorted(places)
-    assert "NOTES.md" in header and not re.search(r"\bE\d{3}-\d", source(script)), "rows are in NOTES.md"
+    assert "NOTES.md" in header and not re.search(r"\bE\d{3}-\d", source(script)), "rows are in benchmark/claims"
     for name in EQUATIONS[script]:
         assert name in header, f"the header's algorithm does not name {name}"
 

@@ -1,4 +1,4 @@
-"""One test for each claim of the study notes that can be tested, named after its row in NOTES.md.
+"""One test for each claim of the study notes that can be tested, named after its row in benchmark/claims.
 
 Each shows the notes' form by a number, and what holds on the scripts' own functions: with the notes' form in a script
 its test fails, where that form changes any number (not E003-28, E003-49). Expected numbers come from elsewhere:
