@@ -43,7 +43,7 @@ def share_of_saturated(run) -> float:
         return (run.agent(run.buffer.sample(1_000).obs).abs() > 0.99).float().mean().item()
 
 
-def run(seed: int, part: str) -> None:
+def run(seed: int, part: str = "") -> None:
     for kind, (script, task, change) in KINDS.items():
         if part in kind and seed in SEEDS[task]:
             steps = 50_000 if task == PENDULUM else 100_000
