@@ -273,6 +273,7 @@ class Agent(nn.Module):
         return (torch.tensor(share, dtype=torch.float64) * largest).float()
 
     def heads(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """logits [B, n_actions of all heads] -> those of each head, [B, n_actions]."""
         return logits.split(self.num_actions, dim=-1)
 
     def forward(self, obs: Tensor) -> Tensor:
