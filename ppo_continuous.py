@@ -802,7 +802,7 @@ class Run:
     """
 
     def __init__(self, args: Args):
-        self.saved, self.agent, self.wandb = {}, None, None
+        self.saved, self.agent, self.wandb, self.evaluation = {}, None, None, ""
         if args.resume is not None:
             self.lock = lock(Path(args.resume))
             self.saved = load(Path(args.resume, "checkpoint.pt"))
@@ -865,7 +865,7 @@ class Run:
                 wandb.define_metric("*", step_metric="global_step")
                 self.wandb = wandb
         self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        options = {"unit": " step", "unit_scale": True, "mininterval": 0.5, "miniters": 1, "smoothing": 0.02}
+        options = {"unit": " steps", "unit_scale": True, "mininterval": 0.5, "miniters": 1, "smoothing": 0.02}
         if not self.on_terminal:  # a line now and then
             form = "{n_fmt} of {total_fmt} steps, {rate_fmt}, {remaining} left{postfix}"
             options |= {"file": open(os.devnull, "w"), "bar_format": form}  # noqa: SIM115
@@ -986,7 +986,8 @@ class Run:
                 (mean, length), (std, _) = episodes.mean(0), episodes.std(0)
                 values = {"eval/episodic_return": mean, "eval/episodic_return_std": std, "eval/episodic_length": length}
                 self.log(values, f"{video}-episode-0.mp4" if video else None)
-                say(f"step {self.step:,}: evaluation {mean:.2f} ± {std:.2f}")
+                self.evaluation = f"evaluation {mean:.2f} ± {std:.2f}"
+                say(f"step {self.step:,}: {self.evaluation}")
                 self.line_time = -math.inf  # the line of progress comes next
 
     def save(self, step: int) -> bool:
@@ -1030,8 +1031,9 @@ class Run:
         program = [min(path, os.path.relpath(path), key=len) for path in (sys.executable, __file__)]
         go_on, play_it = (shlex.join([*program, flag, str(self.dir)]) for flag in ("--resume", "--evaluate"))
         if saved and error is None:
+            evaluation = f"last {self.evaluation}, " if self.evaluation else ""
             recent = f"mean return of the last {len(self.returns)} episodes {np.mean(self.returns or [math.nan]):.1f}"
-            say(f"finished at step {self.step:,}, {recent}; play it with: {play_it}")
+            say(f"finished at step {self.step:,}, {evaluation}{recent}; play it with: {play_it}")
         elif saved and isinstance(error, SystemExit):
             say(f"stopped at step {self.learned:,}; go on with: {go_on}")
         else:

@@ -62,7 +62,8 @@ def draw_curve(panel: plt.Axes, x: list[float], values: np.ndarray, label: str, 
     iqm, low, high = interquartile_mean(values, reps=200)
     if len(values) < MIN_SEEDS:
         low, high = values.min(0), values.max(0)
-    panel.plot(x, iqm, color=color, label=f"{label} ({len(values)} seed{'s' * (len(values) > 1)})")
+    dots = "o" if len(x) < 3 else None  # a line through one point is invisible
+    panel.plot(x, iqm, color=color, marker=dots, label=f"{label} ({len(values)} seed{'s' * (len(values) > 1)})")
     panel.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
@@ -80,7 +81,8 @@ def draw_panels(num_panels: int) -> tuple[plt.Figure, list[plt.Axes]]:
 def label_axes(panel: plt.Axes, env_id: str, hours: bool = False) -> None:
     panel.set(title=env_id, xlabel="hours" if hours else "environment steps", ylabel="evaluation return")
     if not hours:
-        panel.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:,.0f}k")
+        panel.set_xlim(left=0)
+        panel.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:,g}k")
     panel.legend(fontsize="small")
 
 
@@ -174,7 +176,8 @@ def main() -> None:
             lines.append([label, env_id, where, str(len(curve.values)), spread(curve.values[:, -1])])
         label_axes(panel, env_id, args.hours)
     figure.savefig(args.output, dpi=100)
-    print(f"{args.output}: {sum(len(of_env) for of_env in curves.values())} curves", file=sys.stderr)
+    number_of_curves = sum(len(of_env) for of_env in curves.values())
+    print(f"{args.output}: {number_of_curves} curve{'s' * (number_of_curves > 1)}", file=sys.stderr)
     if args.table:
         print(table(["runs", "environment", "hours" if args.hours else "steps", "seeds", "return"], lines))
 

@@ -435,7 +435,7 @@ def test_the_causes_of_rows_that_are_behind_are_those_of_the_results(row, last, 
 
 
 EXPERIMENTS = {  # how many kinds of training each has
-    **{"entropy": 12, "heads": 3, "overestimation": 4, "premature": 4, "saturation": 3},
+    **{"entropy": 12, "gradient_steps": 3, "heads": 3, "overestimation": 4, "premature": 4, "saturation": 3},
     **{"stages": 4, "td3_parts": 4, "temperature": 4, "time_limits": 2},
 }
 

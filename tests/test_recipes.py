@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def call(command: str) -> str:
-        words = shlex.split(command)
+        words = shlex.split(command)  # .venv/bin/python program ...
         script = ROOT / words[1] if (ROOT / words[1]).exists() else tmp_path / words[1]
         result = subprocess.run([sys.executable, script, *words[2:]], cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr

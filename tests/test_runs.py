@@ -417,7 +417,7 @@ def job_hangup(script: str, cwd: Path) -> dict:
     terminal = Terminal()
     command, out = [sys.executable, str(ROOT / f"{script}.py"), *shlex.split(flags)], terminal.theirs
     process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=out, stderr=out)
-    wait_for(lambda: "step/s" in terminal.shown, process)
+    wait_for(lambda: "steps/s" in terminal.shown, process)
     terminal.close()
     time.sleep(1)  # in which the bar would have moved
     alive = process.poll() is None
@@ -771,7 +771,7 @@ def test_folder_name(script, jobs):
 
 
 # ---- Progress ----
-FIGURES = r"(\S+) of 800( steps)?, [\d.]+k? step/s, \d\d:\d\d left, return=-\d+\.\d"
+FIGURES = r"(\S+) of 800( steps)?, [\d.]+k? steps/s, \d\d:\d\d left, return=-\d+\.\d"
 
 
 def test_pipe(jobs):
@@ -779,7 +779,8 @@ def test_pipe(jobs):
     run, _ = jobs("reference")
     assert run.err == ""
     assert "\r" not in run.out and str(run.dir.relative_to(run.cwd)) in run.out
-    found = [line for line in lines(run.out) if "evaluation" in line or re.fullmatch(FIGURES, line)]
+    found = [line for line in lines(run.out) if line.startswith("step ") or re.fullmatch(FIGURES, line)]
+    assert f", last {found[-2].partition(': ')[2]}, mean return of the last " in lines(run.out)[-1]
     for step, evaluation, figures in zip((300, 600, 800), found[::2], found[1::2], strict=True):
         assert re.fullmatch(rf"step {step}: evaluation -\d+\.\d\d ± \d+\.\d\d", evaluation)
         assert figures.startswith(f"{step} of 800")
@@ -792,7 +793,7 @@ def test_pipe(jobs):
 def test_terminal(jobs):
     """On a terminal a bar shows step, time left, steps per second and the recent return."""
     shown = jobs("no_evaluation").err
-    bars = re.findall(r"(\d+)/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k? step/s, return=-\d+", shown)
+    bars = re.findall(r"(\d+)/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k? steps/s, return=-\d+", shown)
     assert any(0 < int(step) < 800 for step in bars), shown[-400:]
 
 
@@ -805,7 +806,7 @@ def test_line_a_minute(main_of, monkeypatch, script, expected):
     clock = SimpleNamespace(perf_counter=lambda: seconds * odd_envs.num_steps, time_ns=time.time_ns)
     monkeypatch.setattr(importlib.import_module(script), "time", clock)
     out = main_of(script, odd_flags(script)).out
-    found = re.findall(r"^([\d.]+) of 200( steps)?, .*step/s, [\d:?]+ left(, return=-?\d+\.\d)?$", out, re.M)
+    found = re.findall(r"^([\d.]+) of 200( steps)?, .*steps/s, [\d:?]+ left(, return=-?\d+\.\d)?$", out, re.M)
     assert [float(step) for step, *_ in found] == expected
     assert all(recent for step, _, recent in found if float(step) >= 40)
 
