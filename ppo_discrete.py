@@ -21,7 +21,7 @@ Symbols    T, N, B       num_steps, num_envs, and B samples of the T N of a roll
            A, δ          advantage, one-step TD error
            ρ, ε          ratio π / π_old, and its clip range clip_coef
            γ, λ          gamma, gae_lambda
-           Hₖ, cₖ, H̄ₖ    entropy of head k in nats [B, heads]; ent_coef, target_entropy [heads]
+           Hₖ, cₖ, H̄ₖ    entropy of head k in nats [B, heads]; ent_coef, target_entropy [heads]; of one head H, c, H̄
 
 Algorithm  in each iteration (the paper's Algorithm 1):
            step size, cₖ and H̄ₖ may move                                                 linear_schedule
@@ -116,13 +116,13 @@ class Args:
     max_grad_norm: float = 0.5  # largest norm of the gradient, which is clipped to it (authors' code)
     target_kl: float | None = None  # stop the passes once the mean KL(π_old || π) of one exceeds this; None: never
     norm_adv: bool = True  # normalise the advantages in each minibatch (authors' code)
-    ent_coef: PerHead = 0.01  # c, weight of the entropy bonus, or its initial value; one or one a head (paper, Table 5)
+    ent_coef: PerHead = 0.01  # c, weight of the entropy bonus, or its initial value; or one per head (paper, Table 5)
     ent_coef_schedule: Literal["constant", "linear", "exponential"] = "constant"  # how c goes to ent_coef_end
     ent_coef_end: float | None = None  # final value of c
     ent_coef_duration: int = 0  # environment steps until c is at ent_coef_end
     ent_autotune: bool = False  # learn c, so that the entropy approaches target_entropy
     ent_coef_lr: float = 1e-3  # Adam step size of log c
-    target_entropy: PerHead | None = None  # H̄ as a share of the largest entropy, or its initial value; None: 0.5
+    target_entropy: PerHead | None = None  # H̄ / largest entropy, or its initial value; or one per head; None: 0.5
     target_entropy_end: float | None = None  # final value of H̄, to which it goes linearly
     target_entropy_duration: int = 0  # environment steps until H̄ is at target_entropy_end
 
@@ -702,7 +702,7 @@ def check_args(args: Args) -> None:
     }
     for name, (low, high) in ((name, ranges[names]) for names in ranges for name in names.split()):
         value = getattr(args, name)
-        if value is not None and not (low <= np.min(value) and np.max(value) <= high):  # one, or one a head
+        if value is not None and not (low <= np.min(value) and np.max(value) <= high):  # of one value or several
             raise UsageError(f"--{name.replace('_', '-')} {value} is outside of [{low}, {high}]")
     if args.num_envs * args.num_steps % args.num_minibatches:
         size = f"--num-envs {args.num_envs} times --num-steps {args.num_steps}"

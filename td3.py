@@ -144,7 +144,7 @@ def actor_loss(q: Tensor) -> Tensor:
 
 # ---- Networks ----
 def mlp(num_inputs: int, num_outputs: int) -> nn.Sequential:
-    """Two hidden layers of 256 units (the code of TD3's authors). Linear is nn.Linear, faster where wide: part 2."""
+    """Two hidden layers of 256 units (the code of TD3's authors). Linear: nn.Linear, faster in wide layers (part 2)."""
     hidden = [Linear(num_inputs, 256), nn.ReLU(), Linear(256, 256), nn.ReLU()]
     return nn.Sequential(*hidden, nn.Linear(256, num_outputs))
 

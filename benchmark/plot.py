@@ -81,7 +81,6 @@ def draw_panels(num_panels: int) -> tuple[plt.Figure, list[plt.Axes]]:
 def label_axes(panel: plt.Axes, env_id: str, hours: bool = False) -> None:
     panel.set(title=env_id, xlabel="hours" if hours else "environment steps", ylabel="evaluation return")
     if not hours:
-        panel.set_xlim(left=0)
         panel.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:,g}k")
     panel.legend(fontsize="small")
 

@@ -1,7 +1,7 @@
 """SAC with one, two and four updates in each environment step: return by steps, and by the time that they take.
 
     python benchmark/notes/gradient_steps.py          # draws benchmark/figures/gradient_steps.png
-    python benchmark/notes/gradient_steps.py run 1    # trains with seed 1, in about a quarter of an hour
+    python benchmark/notes/gradient_steps.py run 1    # trains with seed 1: some minutes for each
 
 Time is that of the processor, without evaluations, so that other work on the machine does not count.
 """

@@ -1,7 +1,7 @@
 """TD3 that stops learning: the actor saturates, and the gradient of its tanh vanishes.
 
     python benchmark/notes/saturation.py               # draws benchmark/figures/saturation.png
-    python benchmark/notes/saturation.py run 1         # trains with seed 1, in about an hour on one core
+    python benchmark/notes/saturation.py run 1         # trains all runs with seed 1: hours
     python benchmark/notes/saturation.py run 1 td3     # only runs whose name has this in it
 
 small: the last layer of the actor begins with weights and biases from U(-3e-3, 3e-3), as the paper of DDPG has it
