@@ -347,7 +347,8 @@ def first_failure(script: str, right: str, wrong: str, first: str) -> str | None
         shutil.copytree(ROOT, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
         Path(folder, f"{script}.py").write_text(text.replace(right, wrong) if right else text, "utf-8")
         for part in sorted(TESTS, key=lambda test: test != first):
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test_{part}.py"]
+            path = "tests/notes" if part == "notes" else f"tests/test_{part}.py"
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", path]
             result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if result.returncode:
                 lines = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

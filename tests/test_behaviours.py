@@ -13,7 +13,7 @@ FIRST_COLUMN = set(re.findall(r"^\| `([^`]+)` \|", TEXT, re.M))
 
 def test_tests_exist_and_every_row_names_one():
     existing = set()
-    for path in (ROOT / "tests").glob("test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         existing |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.M))
     named = set(re.findall(r"`(test_\w+)`", TEXT))
     assert named - existing == set()

@@ -1,4 +1,4 @@
-"""The pages in benchmark/claims and tests/test_notes.py agree: every row's code and test exist, every test has a row.
+"""The pages in benchmark/claims and the tests in notes/ agree: every row's code and test exist, every test has a row.
 
 A row that needs a change has a paragraph each for number, verdict and severity; what the note says; what holds; code
 and test. One that holds is an item of three lines: number, verdict and what the note says; what holds; code and test.
@@ -95,7 +95,7 @@ def test_pages_are_by_topic_and_lead_to_the_rest(language):
     for note in NOTES:
         text = page(note, language)
         links = re.findall(r"\]\(([^)]*)\)", text)
-        assert {f"note-{note}{other}.md", f"../../NOTES{language}.md", "../../tests/test_notes.py"} <= set(links)
+        assert {f"note-{note}{other}.md", f"../../NOTES{language}.md", "../../tests/notes/"} <= set(links)
         topics = text.split("\n## ")[1:]
         assert len(topics) == page(note, other).count("\n## ") > 1
         for topic in topics:
@@ -116,11 +116,15 @@ def test_named_code_exists_and_is_linked():
 
 
 def test_rows_and_tests_belong_together():
-    tree = ast.parse((ROOT / "tests" / "test_notes.py").read_text("utf-8"))
-    tests = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
-    named = [name for row in rows("") for name in names(row[5])]
-    assert sorted(tests) == sorted(named)
-    assert all(f"test_{row[0].replace('-', '_')}" in names(row[5]) or row[5] == "—" for row in rows(""))
+    """Every test is named by one row, and its name is the row's number and a few words."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "tests" / "notes").glob("test_*.py")]
+    functions = [node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+    tests = [name for name in functions if name.startswith("test_")]
+    named = [(row[0], name) for row in rows("") for name in names(row[5])]
+    assert sorted(tests) == sorted(name for _, name in named)
+    for row, name in named:
+        assert re.fullmatch(rf"test_{row.replace('-', '_')}(_[a-z0-9]+)+", name), f"{row}: {name}"
+    assert all(names(row[5]) or row[5] == "—" for row in rows(""))
     without = [row[0] for row in rows("") if row[5] == "—"]
     assert len(without) == 5, without
 
