@@ -376,8 +376,8 @@ def test_results_are_read_as_they_were_written(tmp_path):
         grid.read_result(tmp_path / "2.csv")
 
 
+@pytest.mark.benchmark
 def test_tables_and_figures_are_those_of_the_results():
-    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     import report
 
     made = report.tables()
@@ -436,14 +436,14 @@ def test_the_causes_of_rows_that_are_behind_are_those_of_the_results(row, last, 
 
 EXPERIMENTS = {  # how many kinds of training each has
     **{"entropy": 12, "gradient_steps": 3, "heads": 3, "overestimation": 4, "premature": 4, "saturation": 3},
-    **{"stages": 4, "td3_parts": 4, "temperature": 4, "time_limits": 2},
+    **{"reward_scale": 16, "robustness": 10, "stages": 4, "td3_parts": 4, "temperature": 4, "time_limits": 2},
 }
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_experiments_about_the_notes_train(monkeypatch, name):
     """With few steps: every kind of each has its values, which another kind does not have."""
-    pytest.importorskip("matplotlib", reason="needs benchmark/requirements.txt")
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
     experiment, written = importlib.import_module(name), {}
     train = experiment.train
@@ -460,17 +460,47 @@ def test_the_experiments_about_the_notes_train(monkeypatch, name):
         return train(script, {**arguments, **brief, **(ppo if script.startswith("ppo") else off_policy)}, *rest)
 
     monkeypatch.setattr(experiment, "train", train_briefly)
+    monkeypatch.setattr(experiment, "NUM_EPISODES", 1, raising=False)
+    if name == "reward_scale":  # changes them in the middle
+        monkeypatch.setattr(experiment, "STEPS", dict.fromkeys(experiment.STEPS, 512))
     monkeypatch.setattr(experiment, "write", lambda _, kind, seed, rows: written.update({kind: rows}))
     experiment.run(1, *["td3-InvertedDoublePendulum"] * (name == "saturation"))  # one of its tasks
     assert len(written) == EXPERIMENTS[name]
     names = {kind: {name for _, name, _ in rows} for kind, rows in written.items()}
-    assert all(names.values()) and len(set(map(frozenset, names.values()))) == 1, names
+    kinds_of_names = 4 if name == "robustness" else 1  # two tasks; TD3's policy is not sampled
+    assert all(names.values()) and len(set(map(frozenset, names.values()))) == kinds_of_names, names
     assert len({tuple(rows) for rows in written.values()}) == len(written), "two kinds have the same values"
 
 
+@pytest.mark.benchmark
+def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
+    """Leaving to the left is worth 1 and ends the episode; a run ends when its policy has gone left four times."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    import toy
+
+    env = toy.gym.make("Toy-v0")
+    env.reset(seed=0)
+    steps = [env.step([action])[:4] for action in (0.1, -0.0625, -0.1)]
+    assert [(round(float(obs[0]), 4), *rest) for obs, *rest in steps] == [
+        (0.1, 0, False, False),
+        (0.0375, 0, False, False),
+        (0, 1, True, False),
+    ]
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(toy, "NOTES", tmp_path)
+    monkeypatch.setattr(toy, "SEEDS", (2, 3))
+    monkeypatch.setattr(toy, "INTERVAL", 100)
+    toy.run("ddpg")
+    runs = toy.read("ddpg")
+    assert list(runs) == [2, 3]
+    for run in runs.values():
+        assert set(run) == set(toy.NAMES) and (run["action"][-4:] < 0).all()
+        assert len(run["action"]) < toy.STEPS / 100 and sorted(run["num_rewards"]) == run["num_rewards"].tolist()
+
+
+@pytest.mark.benchmark
 def test_difference_in_standard_errors_by_hand():
     """Ours 8, 10, 12: variance 4 / 3 of the mean; theirs 7 ± 2 (ddof 0, 5 seeds): 1; (10 - 7) / sqrt(7 / 3)."""
-    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     import numpy as np
     import report
 
@@ -485,9 +515,9 @@ def test_difference_in_standard_errors_by_hand():
     assert report.compare(Row(), figure)[1] == pytest.approx(3 / (7 / 3) ** 0.5)
 
 
+@pytest.mark.benchmark
 def test_returns_are_of_the_steps_that_the_published_figure_is_of():
     """The last evaluation until `steps`, or all of a window; training: the last 100 episodes, or all of a window."""
-    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     import report
 
     row = object.__new__(report.Row)
@@ -535,9 +565,9 @@ def plotted(tmp_path, *flags: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()[2:]]
 
 
+@pytest.mark.benchmark
 def test_plot_groups_runs_by_what_they_learn_with(tmp_path):
     """Seeds make one curve, whatever their threads; arguments and scripts make others, named by what differs."""
-    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     from PIL import Image
 
     runs = tmp_path / "runs"
@@ -559,9 +589,9 @@ def test_plot_groups_runs_by_what_they_learn_with(tmp_path):
     assert width >= 400 and height >= 300
 
 
+@pytest.mark.benchmark
 def test_plot_by_hours_leaves_out_pauses(tmp_path):
     """A run of two hours that was resumed after two years, for two more: four hours."""
-    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     import plot
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -579,8 +609,8 @@ def test_plot_by_hours_leaves_out_pauses(tmp_path):
     assert plot.Run(path).hours.tolist() == [2, 4] and plot.Run(path).steps.tolist() == [100, 200]
 
 
+@pytest.mark.benchmark
 def test_plot_of_nothing(tmp_path):
-    pytest.importorskip("rliable", reason="needs benchmark/requirements.txt")
     command = [sys.executable, str(ROOT / "benchmark" / "plot.py"), str(tmp_path)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr and "none of these" in result.stderr

@@ -298,12 +298,13 @@ def test_second_process_is_refused(main_of, tmp_path, script):
     assert not (folder / "lock").exists()
 
 
-@pytest.mark.parametrize("script", ALL)
-@pytest.mark.parametrize("change", ["shape", "name", "buffer", "rows"])
+@pytest.mark.parametrize(
+    ("script", "change"),
+    [(script, change) for script in ALL for change in ("shape", "name")]
+    + [(script, change) for script in ALL if script not in PPO for change in ("buffer", "rows")],
+)
 def test_checkpoint_that_does_not_fit(main_of, tmp_path, script, change):
     """One line says what: a parameter of another size or name, no buffer, one of another environment."""
-    if script in PPO and change in ("buffer", "rows"):
-        pytest.skip("PPO has no replay buffer")
     path = odd_run(script, tmp_path / "runs") / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
     name = next(name for name in state["agent"] if name.endswith("0.weight"))
