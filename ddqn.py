@@ -504,7 +504,7 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
         what = "a Box of one dimension (gymnasium's FlattenObservation makes one of a Dict) or Atari's frames"
         raise UsageError(f"--env-id {env_id}: its observations must be {what}, but are {space}")
     if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
-        raise UsageError(f"--env-id {env_id}: its action space must be Discrete, from 0, but is {env.action_space}")
+        raise UsageError(f"--env-id {env_id}: actions must be Discrete, from 0 (Box: td3.py), not {env.action_space}")
     return gym.wrappers.TransformAction(env, int, env.action_space)  # environments index with it
 
 

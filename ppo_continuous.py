@@ -547,7 +547,7 @@ def make_env(env_id: str, render: bool = False) -> gym.Env:
         raise UsageError(f"--env-id {env_id} cannot be made: {first_line(error)}{hint}") from error
     for name, space in {"observation": env.observation_space, "action": env.action_space}.items():
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            what = "a Box of one dimension (gymnasium's FlattenObservation makes one of a Dict)"
+            what = "a Box of one dimension (FlattenObservation makes one of a Dict; discrete actions: ppo_discrete.py)"
             raise UsageError(f"--env-id {env_id}: its {name} space must be {what}, but is {space}")
     width = env.action_space.high - env.action_space.low
     if not (np.isfinite(width) & (width > 0)).all():

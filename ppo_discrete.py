@@ -561,7 +561,7 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
     if isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1 and not space.start.any():
         return env
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        what = "Discrete or a MultiDiscrete of one dimension, from 0"
+        what = "Discrete or a MultiDiscrete of one dimension, from 0 (Box: ppo_continuous.py)"
         raise UsageError(f"--env-id {env_id}: its action space must be {what}, but is {space}")
     return gym.wrappers.TransformAction(env, int, space)  # environments index with it
 

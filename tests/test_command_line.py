@@ -3,6 +3,8 @@
 --help, and what only a process of its own can show, is in test_runs.py, with the runs.
 """
 
+import importlib
+import re
 import sys
 
 import pytest
@@ -117,3 +119,12 @@ def test_numbers(module, monkeypatch, flags, name, value):
     monkeypatch.setattr(sys, "argv", ["script", *flags])
     found = getattr(module.parse_args(), name)
     assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("name", test_runs.ALL)
+def test_refused_actions_name_a_script_that_takes_them(main_of, name):
+    env_id = "Pendulum-v1" if name in ("dqn", "ddqn", "ppo_discrete") else "CartPole-v1"
+    outcome = main_of(name, f"--env-id {env_id}")
+    assert_refused(outcome, env_id)
+    [other] = re.findall(r"(\w+)\.py\)", outcome.err)
+    importlib.import_module(other).make_env(env_id)
