@@ -324,6 +324,62 @@ MUTANTS = {
             'episodes are not cut at a checkpoint': ('            truncated = np.ones_like(truncated)\n', '            pass\n'),
         },
     },
+    "benchmark/grid": {
+        "benchmark": {
+            'the hash leaves out the section about speed': ('ast.parse(part_1 + speed)', 'ast.parse(part_1)'),
+            'True is a number': (' and isinstance(value, bool) == isinstance(default, bool)', ''),
+            'two rows may be the same': ('if twice := sorted(', 'if False and sorted('),
+        },
+        "grid": {
+            'other arguments do not make a result an old one': ('return before != now["arguments"] or about["code"] != now["code"]', 'return about["code"] != now["code"]'),
+            'other code does not make a result an old one': ('return before != now["arguments"] or about["code"] != now["code"]', 'return before != now["arguments"]'),
+            "PPO's steps are not rounded": ('math.ceil(arguments["total_timesteps"] / rollout) * rollout', 'arguments["total_timesteps"]'),
+            'rows of a result are not in order': ('for step, kind, value in sorted(rows))', 'for step, kind, value in rows)'),
+        },
+    },
+    "benchmark/run": {
+        "benchmark": {
+            'a failed run is a success': ('return 1 if failed else', 'return 0 if failed else'),
+            'results of other code are not redone': ('or (options.redo_changed and run in changed)', ''),
+        },
+        "grid": {
+            'a run goes on with other code': ('{name: old.get(name) for name in made} != made', 'old.get("arguments") != made["arguments"]'),
+            'the first of two runs is resumed': ('run_dir = max(run_dirs, key=started_at)\n        if track', 'run_dir = min(run_dirs, key=started_at)\n        if track'),
+            'pauses are running time': ('sum(gap for gap in gaps if gap < 600)', 'sum(gaps)'),
+            'missing evaluations are not missed': (' or longest >= arguments["eval_interval"] + rollout', ''),
+            'one word of --only is enough': ('if all(word in f"/{run.name}/"', 'if any(word in f"/{run.name}/"'),
+            'one worker more': ('len(active) < options.workers and', 'len(active) <= options.workers and'),
+            'time left after a resume is as from the start': ('seconds * (total - steps) / (steps - first)', 'seconds * (total - steps) / steps'),
+            'changes that are not committed are not said': ('" with changes" * bool(status.stdout)', '""'),
+            'the checkpoint is packed after the events': ('key=lambda path: path.name != "checkpoint.pt"', 'key=lambda path: path.name == "checkpoint.pt"'),
+        },
+    },
+    "benchmark/report": {
+        "benchmark": {
+            "their deviation's denominator is forgotten": ('(figure["seeds"] - (1 - figure["ddof"]))', 'figure["seeds"]'),
+            'returns beyond the steps compared': ('if of == kind and step <= steps]', 'if of == kind]'),
+            'ten training episodes for a hundred': ('num = 100 if kind == "train"', 'num = 10 if kind == "train"'),
+        },
+        "grid": {
+            'runs that are too short count': ('if rows and rows[-1][0] >= self.steps]', 'if rows]'),
+            'old results are not marked': ('" †" * any(', '" †" * all('),
+            'ratio of medians for median of ratios': ('np.median([one[name] / one[peer] for one in rounds])', 'np.median([one[name] for one in rounds]) / np.median([one[peer] for one in rounds])'),
+        },
+    },
+    "benchmark/plot": {
+        "benchmark": {
+            'of a seed that was run twice the shorter counts': ('for run in sorted(runs, key=lambda run: run.steps[-1]):', 'for run in sorted(runs, key=lambda run: -run.steps[-1]):'),
+            'pauses are hours': (' and event.file_version == ""', ''),
+            'seeds make curves': ('NOT_COMPARED = {"seed", "env_id"', 'NOT_COMPARED = {"env_id"'),
+        },
+    },
+    "benchmark/speed": {
+        "benchmark": {
+            'the clock has the warm-up in it': ('if event.step >= warm_up]', 'if event.step >= 0]'),
+            'one core whatever the threads': ('cores = sorted(os.sched_getaffinity(0))[:threads]', 'cores = sorted(os.sched_getaffinity(0))[:1]'),
+            'compiled is not': ('["--compile" if "compiled" in contestant else "--no-compile"]', '["--no-compile"]'),
+        },
+    },
 }  # fmt: skip
 TESTS = [
     "equations",
@@ -346,9 +402,11 @@ def first_failure(script: str, right: str, wrong: str, first: str) -> str | None
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
         Path(folder, f"{script}.py").write_text(text.replace(right, wrong) if right else text, "utf-8")
-        for part in sorted(TESTS, key=lambda test: test != first):
+        parts = [first] if script.startswith("benchmark/") else sorted(TESTS, key=lambda test: test != first)
+        for part in parts:
             path = "tests/notes" if part == "notes" else f"tests/test_{part}.py"
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", path]
+            command += ["-m", "not cluster"] * (part in ("benchmark", "grid"))  # with benchmark/requirements.txt
             result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if result.returncode:
                 lines = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

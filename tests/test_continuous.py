@@ -383,6 +383,18 @@ def test_sac_entropy_rises_where_values_are_flat():
     assert np.mean(entropy[-10:]) > np.mean(entropy[:10]) + 1
 
 
+def test_sac_logged_entropy_is_that_of_the_observations_themselves():
+    """Other next observations leave it as it is, other observations do not."""
+
+    def entropy(**changes) -> float:
+        agent = make_agent()
+        torch.manual_seed(1)
+        return agent.update(make_batch()._replace(**changes))["entropy"].item()
+
+    other = 5 * make_batch(3).obs
+    assert entropy(next_obs=other) == entropy() != entropy(obs=other)
+
+
 @pytest.mark.parametrize(("target_entropy", "rises"), [(2.0, True), (-50.0, False)])  # at most 2 log 2
 def test_sac_learned_temperature_moves_towards_the_target(target_entropy, rises):
     agent = make_agent(target_entropy=target_entropy)

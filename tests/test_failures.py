@@ -298,6 +298,27 @@ def test_second_process_is_refused(main_of, tmp_path, script):
     assert not (folder / "lock").exists()
 
 
+@pytest.mark.parametrize("script", ALL)
+def test_lock_of_a_process_that_was_killed_has_the_new_one_s_number_only(tmp_path, script):
+    (tmp_path / "lock").write_text("12345678901234567890")
+    with importlib.import_module(script).lock(tmp_path):
+        assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_signals_are_those_of_the_caller_again_after_training(tmp_path, script):
+    """A program that trains in between keeps its own way of ending."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    own = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        before = {number: signal.getsignal(number) for number in numbers}
+        odd_run(script, tmp_path / "runs", total_timesteps=60)
+        assert {number: signal.getsignal(number) for number in numbers} == before
+    finally:
+        for number, handler in own.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("script", "change"),
     [(script, change) for script in ALL for change in ("shape", "name")]
@@ -347,6 +368,21 @@ def test_module_in_a_folder_of_runs_is_not_imported(main_of, tmp_path, monkeypat
     for flag in ("--evaluate", "--resume"):
         assert_refused(main_of(script, f"{flag} runs/stranger"), module, "not imported")
     assert_refused(main_of(script, odd_flags(script, env_id=f"{module}:X-v0")), module, "not imported")
+    assert not (tmp_path / "was imported").exists()
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_module_in_a_folder_of_runs_is_not_imported_by_another_way_to_it(main_of, tmp_path, monkeypatch, script):
+    """The path to it may go through a link, or there and back."""
+    folder = odd_run(script, tmp_path / "runs")
+    (folder / "payload.py").write_text("import os\nopen(os.environ['PAYLOAD'], 'w').close()\n")
+    monkeypatch.setenv("PAYLOAD", str(tmp_path / "was imported"))
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "elsewhere").mkdir()
+    for place in (tmp_path / "link", tmp_path / "elsewhere" / ".." / "runs" / folder.name):
+        with monkeypatch.context() as path:
+            path.syspath_prepend(str(place))
+            assert_refused(main_of(script, odd_flags(script, env_id="payload:X-v0")), "payload", "not imported")
     assert not (tmp_path / "was imported").exists()
 
 
