@@ -22,6 +22,10 @@ ROOT = Path(__file__).parent.parent
 # script: test file that should notice, and is asked first: name: what is right, what is wrong
 MUTANTS = {
     "sac_continuous": {
+        "logs": {
+            'steps per second are those since the start': ('            self.log_step, self.log_time = self.step, time.perf_counter()\n', ''),
+            'progress begins at 0 after a resume': ('tqdm(total=args.total_timesteps, initial=self.step, **options)', 'tqdm(total=args.total_timesteps, **options)'),
+        },
         "equations": {
             "note 001: entropy + target in the temperature's loss": ('-(log_alpha * (log_prob.detach() + target_entropy))', '-(log_alpha * (target_entropy - log_prob.detach()))'),
             'note 003, step 5: log_prob - target': ('(log_prob.detach() + target_entropy)', '(log_prob.detach() - target_entropy)'),
@@ -44,6 +48,7 @@ MUTANTS = {
             'density of the wrong normal': ('- log_std - 0.5 * math.log', '+ log_std - 0.5 * math.log'),
         },
         "continuous": {
+            "the logged entropy is that of the next observations": ('"entropy": -log_prob.mean()}', '"entropy": -next_log_prob.mean()}'),
             'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
             "note 003: entropy left out of the actor's gradient": ('"actor_loss": actor_loss(log_prob, q1', '"actor_loss": actor_loss(log_prob.detach(), q1'),
             'note 003: hard clamp of log_std': ('return mean, bound_log_std(log_std)', 'return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)'),
@@ -117,6 +122,9 @@ MUTANTS = {
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),
         },
         "failures": {
+            "a link leads to a module among the runs": ('if place and Path(place, *rest).resolve().is_relative_to(folder):', 'if place and Path(place, *rest).is_relative_to(folder):'),
+            "the lock keeps the number of a process that is gone": ('    file.truncate(0)\n', ''),
+            "the caller's signals are not given back": ('            signal.signal(number, handler)\n        self.bar.close()', '            signal.signal(number, signal.SIG_DFL)\n        self.bar.close()'),
             'the buffer is copied for a checkpoint': ('self.rows[: self.num_added].cpu().numpy()', 'self.rows[: self.num_added].cpu().clone().numpy()'),
             'all of the buffer is written': ('stored = self.rows[: self.num_added].cpu().numpy()', 'stored = self.rows.cpu().numpy()'),
             'a check casts the buffer': ('not torch.stack(torch.aminmax(value)).isfinite().all()', 'not value.double().sum().isfinite()'),
@@ -198,6 +206,9 @@ MUTANTS = {
             'loss of the best action instead of the one taken': ('q.gather(-1, action.unsqueeze(-1)).squeeze(-1)', 'q.max(-1).values'),
         },
         "dqn": {
+            "the size of a checkpoint is that of all room for frames": ('if tensors["frames"].nbytes > self.saved_size:', 'if self.frames.nbytes > self.saved_size:'),
+            "after a lost life the old observation is shown": ('(obs, _), terminated = self.env.reset(), False', '_, terminated = self.env.reset(), False'),
+            "a run without its frames learns at once": ('learning = buffer.num_added >= args.learning_starts', 'learning = step > args.learning_starts'),
             'pixels are not divided by 255': ('super().forward((obs / 255).contiguous', 'super().forward(obs.float().contiguous'),
             'losses are not checked': ('            check_finite(losses, self.step)\n', ''),
             'the same seed for each episode of an evaluation': ('seed=2**31 - 1 - episode)', 'seed=2**31 - 1)'),
@@ -343,6 +354,7 @@ MUTANTS = {
             'results of other code are not redone': ('or (options.redo_changed and run in changed)', ''),
         },
         "grid": {
+            "where a run began is forgotten": ('before + [here] * (here not in before)', '[here]'),
             'a run goes on with other code': ('{name: old.get(name) for name in made} != made', 'old.get("arguments") != made["arguments"]'),
             'the first of two runs is resumed': ('run_dir = max(run_dirs, key=started_at)\n        if track', 'run_dir = min(run_dirs, key=started_at)\n        if track'),
             'pauses are running time': ('sum(gap for gap in gaps if gap < 600)', 'sum(gaps)'),
@@ -367,6 +379,9 @@ MUTANTS = {
         },
     },
     "benchmark/plot": {
+        "grid": {
+            'five seeds have no interval': ('if len(values) < MIN_SEEDS:', 'if len(values) <= MIN_SEEDS:'),
+        },
         "benchmark": {
             'of a seed that was run twice the shorter counts': ('for run in sorted(runs, key=lambda run: run.steps[-1]):', 'for run in sorted(runs, key=lambda run: -run.steps[-1]):'),
             'pauses are hours': (' and event.file_version == ""', ''),
@@ -391,6 +406,7 @@ TESTS = [
     "notes",
     "loop",
     "command_line",
+    "logs",
     "failures",
     "runs",
 ]

@@ -11,6 +11,7 @@ from conftest import apart
 
 import ddqn
 import dqn
+import ppo_discrete
 
 OBS_SPACE, ACTION_SPACE = gym.spaces.Box(-np.inf, np.inf, (4,)), gym.spaces.Discrete(3)
 FRAMES = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -264,6 +265,14 @@ def test_frames_come_back_from_a_checkpoint_or_are_left_out(module, capacity):
     assert none.num_added == 0 and "frames" not in buffer.state_dict()
 
 
+def test_size_of_a_checkpoint_is_that_of_the_frames_that_are_there(module):
+    """Room for 1000 frames of 7 kB, 12 are there: they are saved where 100 kB may be, and not where 50 kB may."""
+    buffer = filled_frames(module, 1000, lengths=(8,))
+    for size, is_saved in ((100_000, True), (50_000, False)):
+        buffer.saved_size = size
+        assert bool(buffer.state_dict()) == is_saved
+
+
 def test_network_of_frames_is_the_paper_s_and_takes_bytes(module):
     """32, 64, 64 filters and 512 units make 1,685,667 parameters with three actions; pixels are scaled to [0, 1]."""
     agent = make_agent(module, FRAMES)
@@ -277,6 +286,73 @@ def test_network_of_frames_is_the_paper_s_and_takes_bytes(module):
 
 
 # ---- Loop ----
+class Film(gym.Env):
+    """Episodes of 20 frames, each of another brightness, as stacks of the last four."""
+
+    observation_space, action_space = FRAMES, gym.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        self.num_frames = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.stack = 0, [0, 0, 0]
+        return self.obs(), {}
+
+    def obs(self):
+        self.num_frames += 1
+        self.stack = [*self.stack[-3:], self.num_frames % 256]
+        return np.stack([np.full((84, 84), value, np.uint8) for value in self.stack])
+
+    def step(self, action):
+        self.time += 1
+        return self.obs(), 1.0, False, self.time == 20, {}
+
+
+def test_run_whose_frames_were_not_saved_collects_them_anew(module, monkeypatch, tmp_path):
+    """It stops at step 60 and goes on to 140: no updates until there are learning_starts transitions again."""
+    gym.registry.pop("Film-v0", None)
+    gym.register("Film-v0", Film, disable_env_checker=True)
+    updated, buffers, true = [], [], module.Agent.update
+    monkeypatch.setattr(module.FrameBuffer, "saved_size", 1000)
+    make = module.make_buffer
+    monkeypatch.setattr(module, "make_buffer", lambda *args: buffers.append(make(*args)) or buffers[-1])
+    monkeypatch.setattr(
+        module.Agent, "update", lambda agent, batch: updated.append(buffers[-1].num_added) or true(agent, batch)
+    )
+    args = {"env_id": "Film-v0", "total_timesteps": 60, "learning_starts": 40, "batch_size": 2, "train_interval": 10}
+    args |= {"eval_interval": 0, "log_interval": 10, "cuda": False, "out_dir": str(tmp_path)}
+    module.train(module.Args(**args))
+    first, updated[:] = updated[:], []
+    [folder] = tmp_path.iterdir()
+    module.train(module.Args(resume=str(folder), total_timesteps=140))
+    assert first == [50, 60], "of those that are there after the step"
+    assert updated == [50, 60, 70, 80], "step 70 has 10 transitions again, step 140 has 80"
+
+
+class Lives(gym.Env):
+    """Loses a life in each third step; the observation of a reset is 100, those of steps are their numbers."""
+
+    observation_space, action_space = gym.spaces.Box(0, 100, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.array([100.0]), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.array([float(self.time)]), 1.0, self.time == 3, False, {}
+
+
+@pytest.mark.parametrize("module", [dqn, ddqn, ppo_discrete], ids=["dqn", "ddqn", "ppo_discrete"])
+def test_game_goes_on_after_a_lost_life_with_what_its_reset_shows(module):
+    env = module.WholeGame(Lives())
+    env.reset()
+    seen = [env.step(0) for _ in range(7)]
+    assert [obs.item() for obs, *_ in seen] == [1, 2, 100, 1, 2, 100, 1]
+    assert not any(terminated or truncated for _, _, terminated, truncated, _ in seen)
+
+
 class Counter(gym.Env):
     """obs = [episode, step in the episode]; episodes of 3, 7, 5 steps end by termination, time limit, both at once."""
 

@@ -223,7 +223,11 @@ def test_threads_of_a_run_are_those_of_its_arguments(tmp_path, monkeypatch):
     assert (seen["OMP_NUM_THREADS"], seen["WANDB_RUN_GROUP"]) == ("3", "variants/td3/Pendulum-v1__few")
     runner.start(grid.Run("td3", "Pendulum-v1", "", 1, {}), tmp_path, tmp_path, False)
     assert (seen["OMP_NUM_THREADS"], seen["WANDB_TAGS"]) == ("1", "benchmark,td3,Pendulum-v1")
-    assert len(json.loads((tmp_path / "made_on.json").read_text())) == 1, "the same machine is named once"
+    [here] = json.loads((tmp_path / "made_on.json").read_text())  # the same machine is named once
+    there = {"versions": "others", "machine": "another"}
+    (tmp_path / "made_on.json").write_text(json.dumps([there]))
+    runner.start(grid.Run("td3", "Pendulum-v1", "", 1, {}), tmp_path, tmp_path, False)
+    assert json.loads((tmp_path / "made_on.json").read_text()) == [there, here], "where it began, and where it went on"
 
 
 def listed(*flags: str) -> list[str]:
@@ -318,3 +322,17 @@ def test_curve_is_between_the_evaluations_that_all_seeds_have():
     curve = plot.Curve([made([10, 20, 30], [0, 10, 20]), made([15, 25], [100, 200])], hours=False)
     assert curve.x.tolist() == [15, 20, 25]
     assert curve.values.tolist() == [[5, 10, 15], [100, 150, 200]]
+
+
+@pytest.mark.benchmark
+def test_band_of_five_seeds_is_an_interval_and_of_four_their_range():
+    import numpy as np
+    import plot
+
+    for seeds, is_range in ((5, False), (4, True)):
+        panel = plot.plt.figure().subplots()
+        values = np.array([0.0, 1, 2, 3, 100])[-seeds:, None].repeat(3, 1)
+        plot.draw_curve(panel, [1, 2, 3], values, "", "C0")
+        band = panel.collections[0].get_paths()[0].vertices[:, 1]
+        assert ((band.min(), band.max()) == (values.min(), values.max())) == is_range
+        assert band.min() <= np.median(values) <= band.max()
