@@ -109,7 +109,7 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
     lines, by_name = [], {(row.script, row.env_id): row for row in rows if not row.variant}
     for figure in published["figures"]:
         row = by_name.get((figure["script"], figure["environment"]))
-        if row is None or (main_only and not figure.get("main")):
+        if row is None or figure["steps"] > row.steps or (main_only and not figure.get("main")):
             continue
         ours, difference = compare(row, figure)
         theirs = number(figure["mean"]) + (f" ± {number(figure['sd'], figure['mean'])}" if "sd" in figure else "")
@@ -124,6 +124,15 @@ def comparison_table(rows: list[Row], published: dict, main_only: bool) -> str:
             [*line, "" if math.isnan(difference) else f"{difference:+.1f}", "**behind**" if difference < -2 else ""]
         )
     return table(head, lines)
+
+
+def newer_table(published: dict) -> str:
+    """What newer methods reach, of ten seeds each, by environment."""
+    lines = []
+    for one in sorted(published["newer"], key=lambda one: one["environment"]):
+        cells = [f"{number(mean)} ± {number(sd, mean)}" for mean, sd in zip(one["mean"], one["sd"], strict=True)]
+        lines.append([one["environment"], one["method"], *cells])
+    return table(["environment", "method", "100,000 steps", "300,000", "1,000,000"], lines)
 
 
 def speed_table() -> str:
@@ -187,6 +196,7 @@ def tables() -> dict[str, str]:
         "variants": results_table(rows, variants=True),
         "published": comparison_table(rows, published, main_only=False),
         "main": comparison_table(rows, published, main_only=True),
+        "newer": newer_table(published),
         "speed": speed_table(),
     }
 
