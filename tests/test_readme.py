@@ -91,7 +91,7 @@ def test_continuous_integration_runs_the_readme():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     [pattern] = re.findall(r"grep -m 1 -E '(.*?)' README.md", script)
     [command] = [line for line in README if re.search(pattern, line)]
-    assert command == f"{SET_UP} && .venv/bin/python -m pytest" and 'eval "$command"' in script
+    assert command == f"{SET_UP} && .venv/bin/python -m pytest" and '\neval "$command"\n' in script
 
 
 @pytest.mark.parametrize("command", TRAINING)
