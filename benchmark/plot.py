@@ -82,7 +82,6 @@ def label_axes(panel: plt.Axes, env_id: str, hours: bool = False) -> None:
     panel.set(title=env_id, xlabel="hours" if hours else "environment steps", ylabel="evaluation return")
     if not hours:
         panel.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:,g}k")
-    panel.legend(fontsize="small")
 
 
 # ---- Runs ----
@@ -174,6 +173,7 @@ def main() -> None:
             where = f"{curve.x[-1]:.2f} h" if args.hours else f"{curve.x[-1]:,.0f}"
             lines.append([label, env_id, where, str(len(curve.values)), spread(curve.values[:, -1])])
         label_axes(panel, env_id, args.hours)
+        panel.legend(fontsize="small")
     figure.savefig(args.output, dpi=100)
     number_of_curves = sum(len(of_env) for of_env in curves.values())
     print(f"{args.output}: {number_of_curves} curve{'s' * (number_of_curves > 1)}", file=sys.stderr)

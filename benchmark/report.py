@@ -59,9 +59,13 @@ class Row:
         return np.array([np.mean([value for _, value in rows[-num:]]) for rows in until])
 
     def curve(self, num_points: int) -> tuple[list[int], np.ndarray]:
-        """Steps of at most num_points evaluations, the last one among them, and their returns [seeds, points]."""
+        """Steps of at most num_points evaluations, most of them early, and their returns [seeds, points].
+
+        The first and the last evaluation are among them.
+        """
         steps = [step for step, of, _ in self.seeds[0] if of == "eval"]
-        steps = steps[:: -math.ceil(len(steps) / num_points)][::-1]
+        chosen = np.unique(np.geomspace(1, len(steps), num_points).round().astype(int)) - 1
+        steps = [steps[i] for i in chosen]
         return steps, np.stack([self.returns("eval", step) for step in steps], axis=1)
 
 
@@ -165,32 +169,53 @@ def speed_table() -> str:
 
 
 # ---- Figures ----
-def draw_curves(rows: list[Row], env_ids: list[str], path: Path) -> None:
-    """A panel for each environment: interquartile means of the evaluations and their intervals, a colour a script."""
+def draw_curves(rows: list[Row], figures: list[dict], path: Path) -> None:
+    """A panel for each environment, a colour for each script: our evaluations, and those that others published."""
+    env_ids = list(dict.fromkeys(row.env_id for row in rows))
     figure, panels = draw_panels(len(env_ids))
-    colors = dict(zip(sorted({row.script for row in rows}), plt.cm.tab10.colors, strict=False))
+    scripts = sorted({row.script for row in rows})
+    colors, lines = dict(zip(scripts, plt.cm.tab10.colors, strict=False)), {}
     for panel, env_id in zip(panels, env_ids, strict=True):
         for row in rows:
             if row.env_id == env_id:
-                draw_curve(panel, *row.curve(20), row.script, colors[row.script])
+                draw_curve(panel, *row.curve(40), row.script, colors[row.script])
+                lines[f"{row.script}.py"] = panel.lines[-1]
+        for one in figures:
+            if one["environment"] == env_id:
+                style = {"fmt": "x", "color": colors[one["script"]], "capsize": 3, "zorder": 3}
+                lines["published, ± deviation"] = panel.errorbar(one["steps"], one["mean"], one.get("sd"), **style)
         label_axes(panel, env_id)
-    figure.savefig(path, dpi=100, metadata={"Data": digest(rows)})
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
+    figure.savefig(path, dpi=100, metadata={"Data": digest(rows, figures)})
     plt.close(figure)
 
 
-def digest(rows: list[Row]) -> str:
+def figures_of(rows: list[Row], published: dict) -> list[dict]:
+    """What was published of evaluations of these scripts, up to the steps that ours have."""
+    steps = {(row.script, row.env_id): row.steps for row in rows}
+    of_rows = [one for one in published["figures"] if (one["script"], one["environment"]) in steps]
+    return [
+        one for one in of_rows if one["metric"] == "eval" and one["steps"] <= steps[one["script"], one["environment"]]
+    ]
+
+
+def digest(rows: list[Row], figures: list[dict]) -> str:
     """Of the data of a figure, which a test compares with that in the figure's file."""
-    return hashlib.sha256(repr([(row.script, row.env_id, row.variant, row.seeds) for row in rows]).encode()).hexdigest()
+    data = [(row.script, row.env_id, row.variant, row.seeds) for row in rows], figures
+    return hashlib.sha256(repr(data).encode()).hexdigest()
 
 
 def rows_of(figure: str, rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.script in FIGURES[figure] and not row.variant]
 
 
+def load_published() -> dict:
+    return tomllib.loads((BENCHMARK / "published.toml").read_text("utf-8"))
+
+
 def tables() -> dict[str, str]:
     """Name -> table, for every mark in the READMEs."""
-    rows = load_rows()
-    published = tomllib.loads((BENCHMARK / "published.toml").read_text("utf-8"))
+    rows, published = load_rows(), load_published()
     return {
         "results": results_table(rows, variants=False),
         "variants": results_table(rows, variants=True),
@@ -226,7 +251,7 @@ def main() -> None:
     for name in FIGURES:
         if chosen := rows_of(name, rows):
             print(f"figures/{name}.png", flush=True)
-            draw_curves(chosen, list(dict.fromkeys(row.env_id for row in chosen)), figures / f"{name}.png")
+            draw_curves(chosen, figures_of(chosen, load_published()), figures / f"{name}.png")
     for path in sorted((BENCHMARK / "notes").glob("*.py")):
         if (path.parent / "data" / path.stem).exists():
             print(f"notes/{path.name}", flush=True)

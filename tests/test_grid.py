@@ -284,7 +284,18 @@ def test_row_has_whole_seeds_only_and_a_mark_where_one_is_old(monkeypatch, tmp_p
     assert "fewer than 100 steps: td3/Pendulum-v1/3" in capsys.readouterr().err
     row = row_of(monkeypatch, tmp_path, {1: 100, 2: 100, 3: 100}, changed=set())
     assert (len(row.seeds), row.mark) == (3, "")
-    assert row.curve(4)[0] == [10, 40, 70, 100] and row.curve(4)[1].shape == (3, 4)
+    assert row.curve(4)[0] == [10, 20, 50, 100] and row.curve(4)[1].shape == (3, 4)
+
+
+@pytest.mark.benchmark
+def test_published_figures_of_more_steps_or_of_training_are_not_drawn(monkeypatch, tmp_path):
+    import report
+
+    row = row_of(monkeypatch, tmp_path, {1: 100}, changed=set())
+    figure = {"script": "td3", "environment": "Pendulum-v1", "metric": "eval", "steps": 100}
+    others = [{"steps": 101}, {"metric": "train"}, {"script": "ddpg"}, {"environment": "Hopper-v5"}]
+    published = {"figures": [figure, *(figure | other for other in others)]}
+    assert report.figures_of([row], published) == [figure]
 
 
 @pytest.mark.benchmark
