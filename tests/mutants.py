@@ -303,6 +303,9 @@ MUTANTS = {
     },
     "ppo_continuous": {
         "ppo": {
+            'target_kl is compared with all passes': ('for losses in history[-self.args.num_minibatches :]]', 'for losses in history]'),
+            'returns of rewards are discounted by the default': ('RewardScaler(args.num_envs, args.gamma)', 'RewardScaler(args.num_envs, Args.gamma)'),
+            'only large ratios count as clipped': ('((ratio - 1).abs() > self.args.clip_coef)', '(ratio - 1 > self.args.clip_coef)'),
             'the learned coefficient is not used': ('        ent_coef = self.log_ent_coef.detach().exp() if self.args.ent_autotune else self.ent_coef\n', '        ent_coef = self.ent_coef\n'),
             'the scaler of rewards takes ends for all ends': ('self.reward_scaler(reward, done)', 'self.reward_scaler(reward, terminated)'),
             'the step size that is logged is the argument': ('learning_rate=agent.optimizer.lr)', 'learning_rate=args.learning_rate)'),

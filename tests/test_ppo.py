@@ -425,6 +425,31 @@ def test_large_kl_ends_the_passes(module):
     assert counts == {None: 20, 1e-9: 4, 1e9: 20}
 
 
+def test_target_kl_is_compared_with_the_last_pass_alone(module):
+    """Of 0, 0, 0.3, 0 and 0, with a bound of 0.2: it stops after the third, until when the mean is 0.1."""
+    agent, calls = make_agent(module, target_kl=0.2, update_epochs=5), []
+
+    def update_minibatch(minibatch):
+        calls.append(minibatch)
+        pass_of_call = (len(calls) - 1) // 4
+        return agent.update_minibatch(minibatch) | {"approx_kl": T([0.0, 0.0, 0.3, 0.0, 0.0][pass_of_call])}
+
+    agent.update(make_batch(agent), update_minibatch)
+    assert len(calls) == 3 * 4
+
+
+def test_rewards_are_scaled_by_returns_with_the_agent_s_discount_up_to_any_end():
+    """Rewards of 1, γ = 0.5, a time limit after the second: returns of 1, 1.5, 1, 1.5, whose deviation is 0.25."""
+    agent = make_agent(ppo_continuous, gamma=0.5, num_envs=1, num_steps=4, num_minibatches=1)
+    batch = make_batch(agent, num_steps=4, num_envs=1, reward=1.0)
+    none = torch.zeros(4, 1)
+    agent.update(batch._replace(terminated=none, done=T([[0.0], [1.0], [0.0], [0.0]])))
+    assert agent.reward_scaler.discounted_return.tolist() == [1.5]
+    assert agent.reward_scaler.statistics.std.item() == pytest.approx(0.25, rel=0.01)
+    agent.update(batch._replace(terminated=none, done=none))
+    assert agent.reward_scaler.discounted_return.tolist() == [1 + 0.5 * (1 + 0.5 * (1 + 0.5 * (1 + 0.5 * 1.5)))]
+
+
 def test_advantages_are_normalised_in_the_minibatch(module):
     """Large advantages push no harder than small ones, unless --no-norm-adv."""
     for norm_adv, same in ((True, True), (False, False)):

@@ -175,16 +175,19 @@ def test_learned_coefficient_is_the_one_in_the_loss(script):
 
 @pytest.mark.parametrize("script", PPO)
 def test_ratios_are_logged_by_hand(script):
-    """Half of the ratios are e^0.5 = 1.6487 and clipped, the others 1: KL is (0.6487 - 0.5) / 2."""
+    """Of eight ratios two are e^0.5 = 1.6487 and two e^-0.5 = 0.6065, which are clipped, and the others 1.
+
+    KL, the mean of ratio - 1 - log ratio, is (0.6487 - 0.5 - 0.3935 + 0.5) / 4.
+    """
     module = importlib.import_module(script)
     space = gym.spaces.Discrete(3) if script == "ppo_discrete" else gym.spaces.Box(-1, 1, (2,), np.float32)
     agent = module.Agent(gym.spaces.Box(-1, 1, (2,), np.float32), space, module.Args(num_envs=1, cuda=False))
     obs = torch.randn(8, 2)
     action = torch.as_tensor(agent.act(obs.numpy(), explore=True))
-    old = agent.evaluate_actions(obs, action)[0].detach() - T([0.5] * 4 + [0.0] * 4)
+    old = agent.evaluate_actions(obs, action)[0].detach() - T([0.5, 0.5, -0.5, -0.5, 0, 0, 0, 0])
     losses = agent.update_minibatch(module.Minibatch(obs, action, old, torch.randn(8), torch.zeros(8)))
     assert losses["clip_fraction"].item() == 0.5
-    assert losses["approx_kl"].item() == pytest.approx(0.07436, abs=1e-4)
+    assert losses["approx_kl"].item() == pytest.approx(0.06381, abs=1e-4)
 
 
 @pytest.mark.parametrize("script", PPO)

@@ -12,7 +12,7 @@ import gymnasium as gym
 from common import FIGURES, band, main, train, write
 from matplotlib import pyplot as plt
 
-STEPS = {"sac_continuous": 10_000, "ppo_continuous": 98_304}
+STEPS = {"sac_continuous": 8_000, "ppo_continuous": 81_920}
 TASKS = {
     "sac_continuous": {"learning_starts": 1_000, "log_interval": 250, "eval_interval": 500},
     "ppo_continuous": {"log_interval": 2_048, "eval_interval": 4_096, "learning_rate": 1e-3, "gamma": 0.9},
