@@ -938,7 +938,7 @@ class Run:
             ended = info["final_info"]
             for i in np.flatnonzero(ended.get("_episode", [])):  # none at a lost life of Atari's
                 self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])
-        self.check_env("obs", np.isfinite(next_obs).all())
+        self.check_env("obs", np.isfinite(next_obs).all() and np.isfinite(obs).all())
         self.check_env("reward", np.isfinite(reward).all())
         if self.step - self.completed == self.args.num_envs * self.args.num_steps and self.is_checkpoint_due():
             truncated = np.ones_like(truncated)

@@ -122,6 +122,7 @@ MUTANTS = {
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),
         },
         "failures": {
+            "stored numbers are not checked": ('check_finite({**state["agent"], **stored}, step)', 'check_finite(state["agent"], step)'),
             "a link leads to a module among the runs": ('if place and Path(place, *rest).resolve().is_relative_to(folder):', 'if place and Path(place, *rest).is_relative_to(folder):'),
             "the lock keeps the number of a process that is gone": ('    file.truncate(0)\n', ''),
             "the caller's signals are not given back": ('            signal.signal(number, handler)\n        self.bar.close()', '            signal.signal(number, signal.SIG_DFL)\n        self.bar.close()'),
@@ -332,6 +333,7 @@ MUTANTS = {
             'anneal forgets a target entropy that was set': ('        start, end = self.target_entropy_start, self.target_entropy_end\n', '        start, end = (torch.tensor(float(self.args.target_entropy or 0)),) * 2\n'),
         },
         "failures": {
+            'the first obs of a later episode is not checked': ('np.isfinite(next_obs).all() and np.isfinite(obs).all())', 'np.isfinite(next_obs).all())'),
             'an integer stays one': ('torch.tensor(float(args.ent_coef))', 'torch.tensor(args.ent_coef)'),
         },
         "runs": {

@@ -465,6 +465,41 @@ def test_first_observation_that_is_not_finite(main_of, script):
 
 
 @pytest.mark.parametrize("script", ALL)
+def test_first_observation_of_a_later_episode_that_is_not_finite(main_of, script):
+    """An episode has 20 steps, and PPO, which plays two at a time, counts those of both."""
+
+    class Blinded(Simple):
+        def reset(self, **options):
+            obs, info = super().reset(**options)
+            self.episode = getattr(self, "episode", 0) + 1
+            return np.full_like(obs, np.nan) if self.episode == 2 else obs, info
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Blinded, script), checkpoint_interval=0))
+    assert outcome.status == 1
+    step = 40 if script in PPO else 20
+    assert f"step {step}: obs of" in lines(outcome.err)[-1], outcome.err
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("script", [script for script in ALL if script not in PPO])
+def test_stored_number_that_is_too_large_costs_no_good_checkpoint(main_of, tmp_path, script):
+    """1e300 is a number, and infinite as one of 32 bits; nothing has been learned from it yet."""
+
+    class Huge(Simple):
+        def reward(self):
+            return 1e300 if odd_envs.num_steps == 150 else 1.0
+
+        def step(self, action):
+            odd_envs.num_steps += 1
+            return super().step(action)
+
+    flags = odd_flags(script, env_id=register(Huge, script), learning_starts=196)
+    outcome = main_of(script, flags)
+    assert outcome.status == 1 and "rows is not finite; the last checkpoint is from before" in outcome.err
+    assert torch.load(folder_of(tmp_path) / "checkpoint.pt", weights_only=True)["step"] == 120
+
+
+@pytest.mark.parametrize("script", ALL)
 def test_reward_in_an_array_of_one_element(main_of, tmp_path, script):
     class Wrapped(Simple):
         def reward(self):

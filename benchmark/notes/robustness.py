@@ -20,8 +20,8 @@ import numpy as np
 from common import FIGURES, main, path_of, train, write
 from matplotlib import pyplot as plt
 
-SEEDS, NUM_EPISODES = (1, 2, 3, 4, 5), 10
-OFF_POLICY = {"total_timesteps": 10_000, "learning_starts": 1_000}
+SEEDS, NUM_EPISODES = (1, 2, 3, 4, 5), 5
+OFF_POLICY = {"total_timesteps": 7_000, "learning_starts": 1_000, "compile": True}
 KINDS = {  # label, script, arguments
     "sac": ("SAC, α learned", "sac_continuous", OFF_POLICY),
     "sac-0": ("SAC, α = 0", "sac_continuous", OFF_POLICY | {"autotune": False, "alpha": 1e-9}),
