@@ -54,7 +54,7 @@ def draw() -> None:
         axes[1].plot(np.mean(seconds, 0), returns.mean(0), color=color, label=label)
         axes[1].fill_between(np.mean(seconds, 0), returns.min(0), returns.max(0), color=color, alpha=0.15, linewidth=0)
     axes[0].set(title="sac_continuous.py, Pendulum-v1", xlabel="environment steps", ylabel="evaluation return")
-    axes[1].set(xlabel="seconds of one core")
+    axes[1].set(xlabel="seconds of one core", xlim=(0, 200))
     axes[0].legend(title="3 seeds: mean, range", fontsize="small")
     figure.savefig(FIGURES / "gradient_steps.png", dpi=100)
 

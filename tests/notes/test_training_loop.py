@@ -1,7 +1,9 @@
 """When the training loops reset, store, learn and move the actor, and the noise and range of their actions."""
 
+import csv
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import ddqn
 import dqn
 import sac_continuous
 import td3
-from notes.conftest import Clock
+from notes.conftest import Clock, Log
 from notes.helpers import OFF_POLICY, T, gaussian_grid, make, outputs, spy, squashed_log_prob, transitions
 
 
@@ -222,3 +224,19 @@ def test_E003_36_smoothing_follows_the_laplacian():
     assert mean == pytest.approx(-0.1564, abs=5e-5)  # without 0.9776: -0.16
     assert 0.2**2 * kept / 2 * (-2 - 6 + 1 + 1) == pytest.approx(-0.117, abs=5e-4)
     assert smoothed_value(lambda a: a[:, 0], [0.9], 0.2 * x[:, None], weight, 0.5) == pytest.approx(0.861, abs=5e-4)
+
+
+def test_R003_53_updates_in_each_step(tmp_path):
+    """Three in each of ten steps; and when Pendulum stands for good (above -200) in the experiment, by its data."""
+    arguments = {"env_id": "BoxClock-v0", "total_timesteps": 50, "learning_starts": 40, "log_interval": 100}
+    log = Log(sac_continuous, gradient_steps=3, batch_size=8, out_dir=str(tmp_path), **arguments)
+    assert log.updates == [step for step in range(41, 51) for _ in range(3)]
+    data = Path(sac_continuous.__file__).parent / "benchmark" / "notes" / "data" / "gradient_steps"
+    for number, steps, seconds in ((1, 6_000, 79), (2, 3_750, 89), (4, 2_667, 115)):
+        stood = []
+        for seed in (1, 2, 3):
+            with open(data / f"{number}__{seed}.csv", newline="") as file:
+                rows = [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+            low = max(step for step, name, value in rows if name == "eval/episodic_return" and value <= -200)
+            stood.append(next((step, value) for step, name, value in rows if name == "seconds" and step > low))
+        assert np.mean(stood, 0) == pytest.approx([steps, seconds], abs=0.5)
