@@ -501,6 +501,25 @@ def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
 
 
 @pytest.mark.benchmark
+def test_what_is_said_of_that_task_is_in_its_data(monkeypatch):
+    """benchmark/notes/README.md and R004-13: how many seeds end at the wrong bound, with how many rewards."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    import toy
+
+    rewards = []
+    for script, num_failed in (("ddpg", 5), ("td3", 2)):
+        runs = toy.read(script)
+        failed = [run for run in runs.values() if run["action"][-1] >= 0]
+        assert list(runs) == list(toy.SEEDS) and len(failed) == num_failed
+        rewards += [int(run["num_rewards"][-1]) for run in failed]
+        assert all(abs(run["dq_da"][-1]) < 0.05 for run in failed)
+    assert (min(rewards), max(rewards)) == (1, 8)
+    actions = [run["action"] for run in toy.read("sac_continuous").values()]
+    assert len(actions) == 27 and all(action[0] < 0 for action in actions)
+    assert sum(action[-1] >= 0 for action in actions) == 15
+
+
+@pytest.mark.benchmark
 def test_difference_in_standard_errors_by_hand():
     """Ours 8, 10, 12: variance 4 / 3 of the mean; theirs 7 ± 2 (ddof 0, 5 seeds): 1; (10 - 7) / sqrt(7 / 3)."""
     import numpy as np
