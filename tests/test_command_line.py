@@ -36,7 +36,7 @@ main, main_of, nothing_odd = test_runs.main, test_runs.main_of, test_runs.nothin
         ("--buffer-size 0", "--buffer-size"),
         ("--log-interval 0", "--log-interval"),
         ("--eval-interval -1", "--eval-interval"),
-        ("--eval-episodes 0", "--eval-episodes"),
+        (f"{SHORT} --eval-episodes 0", "--eval-episodes"),
         ("--checkpoint-interval -5", "--checkpoint-interval"),
         ("--gamma 2", "--gamma"),
         ("--gamma nan", "--gamma"),
@@ -119,6 +119,17 @@ def test_numbers(module, monkeypatch, flags, name, value):
     monkeypatch.setattr(sys, "argv", ["script", *flags])
     found = getattr(module.parse_args(), name)
     assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("name", test_runs.ALL)
+def test_evaluation_has_threads_and_episodes_of_its_own(main_of, tmp_path, name):
+    folder = odd_run(name, tmp_path / "runs", total_timesteps=60)
+    before = torch.get_num_threads()
+    try:
+        outcome = main_of(name, f"--evaluate {folder} --eval-episodes 3 --torch-threads 2 --no-cuda")
+        assert outcome.status == 0 and "of 3 episodes" in outcome.out and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", test_runs.ALL)

@@ -222,6 +222,7 @@ def test_td3_target_action_has_clipped_noise_of_the_given_size(monkeypatch):
     agent.update(make_batch(size=4000))
     next_action, noise, noise_clip = calls[0]
     assert noise_clip == 0.3 and noise.std().item() == pytest.approx(0.7, rel=0.05)
+    assert noise.shape == next_action.shape and len(noise.unique()) == noise.numel(), "each action has its own"
     assert torch.allclose(next_action, agent.actor_target(make_batch(size=4000).next_obs), atol=1e-6)
 
 

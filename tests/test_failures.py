@@ -415,6 +415,7 @@ def test_resume_of_the_working_folder(tmp_path, monkeypatch, script):
     module = importlib.import_module(script)
     module.train(module.Args(resume=".", total_timesteps=240))
     assert [call["id"] for call in calls] == [folder.name] * 2 and calls[0]["name"] == folder.name
+    assert [call["resume"] for call in calls] == ["allow"] * 2, "of a run that may be there already, or not"
 
 
 @pytest.mark.parametrize("script", PPO)
@@ -478,6 +479,24 @@ def test_first_observation_of_a_later_episode_that_is_not_finite(main_of, script
     assert outcome.status == 1
     step = 40 if script in PPO else 20
     assert f"step {step}: obs of" in lines(outcome.err)[-1], outcome.err
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_error_without_a_text_is_named_by_its_kind(main_of, script):
+    """Of an environment that cannot be made, and of one that stops in the middle, whose run can go on."""
+
+    class Broken(Simple):
+        def __init__(self, *args, **options):
+            raise AssertionError
+
+    class Stopping(Simple):
+        def reward(self):
+            assert self.time < 15
+            return 1.0
+
+    assert_refused(main_of(script, odd_flags(script, env_id=register(Broken, script))), "AssertionError")
+    outcome = main_of(script, odd_flags(script, env_id=register(Stopping, script)))
+    assert outcome.status == 1 and "AssertionError" in lines(outcome.err)[-1] and "--resume" in lines(outcome.err)[-1]
 
 
 @pytest.mark.filterwarnings("ignore:overflow")

@@ -155,6 +155,19 @@ def test_result_of_a_finished_run(tmp_path):
     assert about["wall time"] == "300 s" and about["arguments"]["gamma"] == 0.9 and "out_dir" not in about["arguments"]
 
 
+def test_result_has_every_episode_of_a_long_run(tmp_path):
+    """TensorBoard's reader would draw 10,000 of them by chance."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    run = grid.Run("td3", "Pendulum-v1", "", 1, {"total_timesteps": 500})
+    finished(tmp_path / "run", [100, 200, 300, 400, 500])
+    with SummaryWriter(tmp_path / "run" / "Pendulum-v1__td3__1__5", filename_suffix=".more") as writer:
+        for number in range(10_001):
+            writer.add_scalar("charts/episodic_return", 1.0, 500, walltime=1e9 + 5_000 + number)
+    _, rows = grid.read_result(runner.collect(run, tmp_path / "run", tmp_path / "results"))
+    assert len(rows) == 10 + 10_001
+
+
 @pytest.mark.parametrize("evaluated", [[100, 200, 300, 400], [100, 200, 400, 500], [200, 300, 400, 500]])
 def test_run_without_all_of_its_evaluations_has_no_result(tmp_path, evaluated):
     run = grid.Run("td3", "Pendulum-v1", "", 1, {"total_timesteps": 500})

@@ -1,6 +1,7 @@
 """The loop of `train` on scripted environments: what is stored, when it learns, where it bootstraps, what is saved."""
 
 import copy
+import itertools
 
 import gymnasium as gym
 import numpy as np
@@ -87,6 +88,7 @@ class Recording:
 
     def __init__(self, module, monkeypatch):
         self.envs, self.added, self.num_updates, self.filled, self.acts = [], [], 0, [], []
+        self.batches = []
         make_env, add = module.make_env, module.ReplayBuffer.add
         update, act = module.Agent.update, module.Agent.act
 
@@ -101,6 +103,7 @@ class Recording:
         def recording_update(agent, batch):
             self.num_updates += 1
             self.filled.append(len(self.added))
+            self.batches.append(batch.obs.flatten().tolist())
             return update(agent, batch)
 
         def recording_act(agent, obs, explore):
@@ -240,6 +243,7 @@ def test_each_train_interval_makes_its_gradient_steps(module, train_interval, gr
     run(module, tmp_path, env_id=counter(module), **lengths, **intervals)
     expected = [step for step in range(21, 61) if step % train_interval == 0 for _ in range(gradient_steps)]
     assert recording.filled == expected and len(recording.added) == 60
+    assert all(one != other for one, other in itertools.pairwise(recording.batches)), "each has a batch of its own"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)

@@ -425,6 +425,19 @@ def test_large_kl_ends_the_passes(module):
     assert counts == {None: 20, 1e-9: 4, 1e9: 20}
 
 
+@pytest.mark.parametrize(("kls", "num_passes"), [([0.5, 0.5, 0.5, 0.0], 1), ([0.0, 0.0, 0.0, 0.5], 3)])
+def test_target_kl_is_compared_with_the_mean_over_a_pass(module, kls, num_passes):
+    """Means of 0.375 and 0.125, with a bound of 0.2."""
+    agent, calls = make_agent(module, target_kl=0.2, update_epochs=3), []
+
+    def update_minibatch(minibatch):
+        calls.append(minibatch)
+        return agent.update_minibatch(minibatch) | {"approx_kl": T(kls[(len(calls) - 1) % 4])}
+
+    agent.update(make_batch(agent), update_minibatch)
+    assert len(calls) == num_passes * 4
+
+
 def test_target_kl_is_compared_with_the_last_pass_alone(module):
     """Of 0, 0, 0.3, 0 and 0, with a bound of 0.2: it stops after the third, until when the mean is 0.1."""
     agent, calls = make_agent(module, target_kl=0.2, update_epochs=5), []
@@ -589,6 +602,15 @@ def test_normalizer_merges_batches_as_if_they_were_one():
     assert torch.allclose(normalizer.std, x.std(0, correction=0), rtol=1e-4)
     assert torch.allclose(normalizer(x).std(0, correction=0), torch.ones(3), atol=0.02)
     assert normalizer(x * 1e6).abs().max() == 10
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_scaled_rewards_are_clipped_on_both_sides(sign):
+    """One of 1,000 is 100, the others are 0: 31.6 deviations."""
+    reward = torch.zeros(1000, 1)
+    reward[500] = 100 * sign
+    scaled = ppo_continuous.RewardScaler(1, 0.9)(reward, torch.ones(1000, 1))
+    assert scaled[500].item() == 10 * sign and scaled.abs().sum() == 10
 
 
 def test_rewards_are_scaled_by_the_deviation_of_returns_that_restart_with_the_episode():

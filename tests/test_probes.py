@@ -63,10 +63,20 @@ def fake_ale(monkeypatch):
     gym.registry.pop("FakeALE-v0", None)
     gym.register("FakeALE-v0", FakeALE, disable_env_checker=True, kwargs={"frameskip": 1})
 
-    def make(script: str, training: bool) -> gym.Env:
-        return importlib.import_module(script).wrap_atari(gym.make("FakeALE-v0"), training)
+    def make(script: str, training: bool, frameskip: int = 1) -> gym.Env:
+        return importlib.import_module(script).wrap_atari(gym.make("FakeALE-v0", frameskip=frameskip), training)
 
     return make
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddqn", "ppo_discrete"])
+@pytest.mark.parametrize("frameskip", [1, 4])
+def test_frames_are_skipped_once(fake_ale, script, frameskip):
+    """Four by the wrappers, or none, where the environment skips by itself (here it counts its own steps)."""
+    env = fake_ale(script, False, frameskip)
+    env.reset(seed=0)
+    env.step(0)
+    assert env.unwrapped.frame == (4 if frameskip == 1 else 1)
 
 
 def play_game(env: gym.Env) -> tuple[list[float], list[int], dict]:
@@ -171,6 +181,33 @@ def test_learned_coefficient_is_the_one_in_the_loss(script):
         after = agent.evaluate_actions(obs, action)[1].detach().mean()
         gained.append((after - losses["entropy"]).item())
     assert gained[1] > gained[0]
+
+
+class Chance(gym.Env):
+    """Each step is worth 1, and one in eight is the last: an episode's return is its length."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, action_space: gym.Space, render_mode: str | None = None):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, self.np_random.random() < 1 / 8, False, {}
+
+
+@pytest.mark.parametrize("script", PPO)
+def test_length_of_an_episode_is_that_of_its_own_environment(tmp_path, script):
+    space = gym.spaces.Discrete(3) if script == "ppo_discrete" else gym.spaces.Box(-1, 1, (2,), np.float32)
+    gym.registry.pop("Chance-v0", None)
+    gym.register("Chance-v0", Chance, disable_env_checker=True, kwargs={"action_space": space})
+    folder = odd_run(script, tmp_path / "runs", env_id="Chance-v0", num_envs=4)
+    logged = scalars(folder)
+    assert logged["charts/episodic_length"] == logged["charts/episodic_return"]
+    assert len(set(logged["charts/episodic_length"].values())) > 3
 
 
 @pytest.mark.parametrize("script", PPO)

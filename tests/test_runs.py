@@ -74,11 +74,15 @@ WRONG = {
         ("--ent-coef-schedule linear", "--ent-coef-end"),
         ("--ent-autotune --ent-coef 0", "--ent-autotune"),
         ("--ent-autotune --target-entropy -0.69", "--target-entropy"),  # note 001's -log n
+        ("--ent-autotune --ent-coef 0.1 --target-entropy-duration 5", "--target-entropy-end"),
+        ("--ent-autotune --ent-coef 0.1 --target-entropy-end 0.2", "--target-entropy-duration"),
     ],
     "ppo_continuous": [
         ("--num-envs 0", "--num-envs"),
         ("--ent-coef-schedule exponential --ent-coef-end 0.1 --ent-coef-duration 9", "--ent-coef"),
         ("--target-entropy -1", "--ent-autotune"),
+        ("--ent-autotune --ent-coef 0.1 --target-entropy-duration 5", "--target-entropy-end"),
+        ("--ent-autotune --ent-coef 0.1 --target-entropy-end -2", "--target-entropy-duration"),
         ("--std scalar", "--std"),
     ],
     "dqn": [("--epsilon-start 2", "--epsilon-start"), ("--train-interval 7", "--log-interval")],
@@ -87,6 +91,7 @@ WRONG = {
     "td3": [("--policy-delay 0", "--policy-delay"), ("--actor-objective q3", "--actor-objective")],
     "sac_continuous": [
         ("--target-entropy-end -1", "--target-entropy-duration"),
+        ("--target-entropy-duration 5", "--target-entropy-end"),
         ("--no-autotune --target-entropy -1", "--target-entropy"),
         ("--train-interval 0", "--train-interval"),
         ("--gradient-steps 0", "--gradient-steps"),
