@@ -1,7 +1,7 @@
 """Rewards that are ten times as large from the middle of training on: what it does to the entropy, and to the return.
 
     python benchmark/notes/reward_scale.py          # draws benchmark/figures/reward_scale.png
-    python benchmark/notes/reward_scale.py run 1    # trains with seed 1, in about fifteen minutes
+    python benchmark/notes/reward_scale.py run 1    # trains with seed 1, in about twenty minutes
 
 Note 001 says that a target entropy acts on the behaviour and a coefficient on the objective. So the entropy should fall
 with a coefficient that is fixed or falls along a line, and stay with one that is learned. "raw" is PPO without its
@@ -95,7 +95,9 @@ def draw() -> None:
         returns.set(xlabel="environment steps", ylabel="evaluation return")
         for axis in (entropy, returns):
             axis.axvline(STEPS[script] / 2, color="grey", linewidth=0.8)
-    axes[0, 0].legend(title="coefficient; rewards x 10 from the line on;\n3 seeds: mean, range", fontsize="small")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    title = "coefficient; rewards x 10 from the grey line on; 3 seeds: mean, range"
+    figure.legend(handles, labels, title=title, loc="outside lower center", ncols=3)
     figure.savefig(FIGURES / "reward_scale.png", dpi=100)
 
 
