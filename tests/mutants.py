@@ -76,6 +76,7 @@ MUTANTS = {
             'set_target_entropy moves the first value only': ('        self.target_entropy_end.fill_(value)\n', ''),
         },
         "loop": {
+            "one batch for all updates of a step": ('                for _ in range(args.gradient_steps):\n                    losses = update(buffer.sample(args.batch_size))\n', '                batch = buffer.sample(args.batch_size)\n                for _ in range(args.gradient_steps):\n                    losses = update(batch)\n'),
             'note 003: obs does not advance during the random steps': ('            obs = next_obs\n', '            obs = next_obs if learning else obs\n'),
             'evaluation explores': ('env.step(agent.act(obs, explore=False))', 'env.step(agent.act(obs, explore=True))'),
             'training does not explore': ('agent.act(obs, explore=True)', 'agent.act(obs, explore=False)'),
@@ -155,6 +156,13 @@ MUTANTS = {
         },
     },
     "td3": {
+        "failures": {
+            "an error without a text has no name": ('return (str(error).strip() or type(error).__name__).splitlines()[0]', 'return str(error).strip().splitlines()[0]'),
+            "a resumed run is refused by wandb": ('resume="allow"', 'resume="never"'),
+        },
+        "command_line": {
+            "an evaluation has the threads of its run": ('"capture_video", "cuda", "torch_threads"]', '"capture_video", "cuda"]'),
+        },
         "equations": {
             'note 003: no terminal mask': ('gamma * (1 - terminated) * torch', 'gamma * torch'),
             'maximum of the twins in the target': ('torch.minimum(next_q1, next_q2)', 'torch.maximum(next_q1, next_q2)'),
@@ -200,6 +208,9 @@ MUTANTS = {
         },
     },
     "dqn": {
+        "probes": {
+            "frames are skipped twice": ('if env.spec.kwargs.get("frameskip") == 1:', 'if env.spec.kwargs.get("frameskip", 1):'),
+        },
         "equations": {
             'note 003: no terminal mask': ('gamma * (1 - terminated) * next', 'gamma * next'),
             'exponential schedule has no floor': ('return max(end, start * decay**step)', 'return start * decay**step'),
@@ -295,15 +306,19 @@ MUTANTS = {
             'spaces of other starts are taken': (' and not space.start.any():', ':'),
         },
         "probes": {
+            "an episode has the first environment's length": ('ended["episode"]["l"][i])', 'ended["episode"]["l"][0])'),
             'one seed for all environments': ('return self.reset(seed=seeds[2])', 'return self.reset(seed=[seeds[2]] * self.args.num_envs)'),
         },
         "runs": {
+            "a duration without an end": ('if (args.target_entropy_end is None) != (args.target_entropy_duration == 0):', 'if args.target_entropy_end is not None and args.target_entropy_duration == 0:'),
             'a part is left over': ('    if args.num_envs * args.num_steps % args.num_minibatches:', '    if False:'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
         },
     },
     "ppo_continuous": {
         "ppo": {
+            "scaled rewards are clipped above only": ('return (reward / self.statistics.std).clamp(-10, 10)', 'return (reward / self.statistics.std).clamp(max=10)'),
+            "target_kl is compared with the last minibatch": ('if torch.stack(kls).mean() > self.args.target_kl:', 'if kls[-1] > self.args.target_kl:'),
             'target_kl is compared with all passes': ('for losses in history[-self.args.num_minibatches :]]', 'for losses in history]'),
             'returns of rewards are discounted by the default': ('RewardScaler(args.num_envs, args.gamma)', 'RewardScaler(args.num_envs, Args.gamma)'),
             'only large ratios count as clipped': ('((ratio - 1).abs() > self.args.clip_coef)', '(ratio - 1 > self.args.clip_coef)'),
@@ -359,6 +374,7 @@ MUTANTS = {
             'results of other code are not redone': ('or (options.redo_changed and run in changed)', ''),
         },
         "grid": {
+            "ten thousand episodes of a long run": ('EventAccumulator(str(run_dir), size_guidance={"scalars": 0})', 'EventAccumulator(str(run_dir))'),
             "where a run began is forgotten": ('before + [here] * (here not in before)', '[here]'),
             'a run goes on with other code': ('{name: old.get(name) for name in made} != made', 'old.get("arguments") != made["arguments"]'),
             'the first of two runs is resumed': ('run_dir = max(run_dirs, key=started_at)\n        if track', 'run_dir = min(run_dirs, key=started_at)\n        if track'),

@@ -399,7 +399,7 @@ def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("script", ["dqn", "sac_continuous", "ppo_discrete"])
+@pytest.mark.parametrize("script", ["dqn", "td3", "sac_continuous", "ppo_discrete"])
 def test_resume_of_the_working_folder(tmp_path, monkeypatch, script):
     """--resume . goes on as the same run of Weights & Biases: its name is that of the folder, not a dot."""
     calls = []
