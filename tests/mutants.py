@@ -411,9 +411,11 @@ MUTANTS = {
     },
     "benchmark/speed": {
         "benchmark": {
+            'compiled is not': ('["--compile" if "compiled" in contestant else "--no-compile"]', '["--no-compile"]'),
+        },
+        "grid": {
             'the clock has the warm-up in it': ('if event.step >= warm_up]', 'if event.step >= 0]'),
             'one core whatever the threads': ('cores = sorted(os.sched_getaffinity(0))[:threads]', 'cores = sorted(os.sched_getaffinity(0))[:1]'),
-            'compiled is not': ('["--compile" if "compiled" in contestant else "--no-compile"]', '["--no-compile"]'),
         },
     },
 }  # fmt: skip

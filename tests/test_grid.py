@@ -276,6 +276,30 @@ def test_signals_are_told_once_each():
             signal.signal(number, handler)
 
 
+# ---- Speed ----
+def test_speed_is_that_after_the_warm_up_on_as_many_cores_as_threads(monkeypatch):
+    """A second a step until 1,000, then a tenth of one: 10 steps per second, whatever came before."""
+    import speed
+    from torch.utils.tensorboard import SummaryWriter
+
+    held = []
+
+    def run(command, preexec_fn, cwd, **_):
+        preexec_fn()
+        with SummaryWriter(Path(cwd, "Hopper-v5__td3__1__1")) as writer:
+            for step in range(100, 3_001, 100):
+                wall_time = 1e9 + min(step, 1_000) + max(0, step - 1_000) / 10
+                writer.add_scalar("charts/SPS", 0, step, walltime=wall_time)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(speed.subprocess, "run", run)
+    monkeypatch.setattr(speed.os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    monkeypatch.setattr(speed.os, "sched_setaffinity", lambda _, cores: held.append(cores), raising=False)
+    assert speed.measure("td3", "PlainRL", 1, 2_000, False) == pytest.approx(10)
+    assert speed.measure("td3", "PlainRL", 2, 2_000, False) == pytest.approx(10)
+    assert held == [[2], [2, 5]]
+
+
 # ---- Report and plot ----
 def row_of(monkeypatch, tmp_path, lengths: dict[int, int], changed: set[int]):
     """A row of three seeds of 100 steps; lengths: what of them is finished."""
