@@ -1,7 +1,7 @@
 """Rewards that are ten times as large from the middle of training on: what it does to the entropy, and to the return.
 
     python benchmark/notes/reward_scale.py          # draws benchmark/figures/reward_scale.png
-    python benchmark/notes/reward_scale.py run 1    # trains with seed 1, in about twenty minutes
+    python benchmark/notes/reward_scale.py run 1    # trains with seed 1, in about 25 minutes of a core
 
 Note 001 says that a target entropy acts on the behaviour and a coefficient on the objective. So the entropy should fall
 with a coefficient that is fixed or falls along a line, and stay with one that is learned. "raw" is PPO without its

@@ -1,7 +1,7 @@
 """Agents trained with and without entropy, played under disturbances that training did not have.
 
     python benchmark/notes/robustness.py          # draws benchmark/figures/robustness.png
-    python benchmark/notes/robustness.py run 1    # trains with seed 1, in about fifteen minutes
+    python benchmark/notes/robustness.py run 1    # trains with seed 1
 
 Notes 000, 002 and 003 say that a policy of higher entropy withstands disturbances better. SAC with its learned α and
 with none (1e-9), TD3, and PPO with a bonus of 0.05 and with none; each played by its deterministic policy and, but for

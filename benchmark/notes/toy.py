@@ -1,15 +1,15 @@
-"""The task on which DDPG stops learning although the reward is found (arXiv:1911.11679), for DDPG, TD3 and SAC.
+"""A task on which DDPG may stop learning although the reward is found, after arXiv:1911.11679; DDPG, TD3 and SAC.
 
     python benchmark/notes/toy.py               # draws benchmark/figures/toy.png
-    python benchmark/notes/toy.py run ddpg      # trains a script with 100 seeds: about 20 minutes
+    python benchmark/notes/toy.py run ddpg      # trains a script with 100 seeds: 15 minutes of a core
 
 The task: a point in [0, 1] begins at 0 and moves by at most 0.1 in each step; it gets 1, and the episode ends, where it
 would leave to the left. So it should go left at once. An episode is cut after 50 steps.
 
-There are no random actions before the first update. DDPG and TD3 explore as in the paper: by an action of the policy,
-and in a tenth of the steps by one that is uniformly random, so that rewards are found whatever the policy does. SAC
-explores as it always does. A run ends early when its policy has gone left in four evaluations in a row: DDPG and TD3
-stay there, SAC may not, and is not drawn. The data have 100 seeds of DDPG and TD3 and the first 27 of SAC.
+There are no random actions before the first update. DDPG and TD3 explore by an action of the policy, and in a tenth of
+the steps by one that is uniformly random, so that rewards are found whatever the policy does. SAC explores as it always
+does. A run ends early when its policy has gone left in four evaluations in a row: DDPG and TD3 stay there, SAC may not,
+and is not drawn. The data have 100 seeds of DDPG and TD3 and the first 27 of SAC.
 """
 
 import argparse
