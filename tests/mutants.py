@@ -22,6 +22,23 @@ ROOT = Path(__file__).parent.parent
 # script: test file that should notice, and is asked first: name: what is right, what is wrong
 MUTANTS = {
     "sac_continuous": {
+        "command_line": {
+            'CUDA graphs alone do nothing': ('    if not args.compile and not args.cudagraphs:\n', '    if not args.compile:\n'),
+            'compiled in each update': ('            if fast is None:\n', '            if True:\n'),
+            'losses are written over by the next update': ('        if args.cudagraphs:  # the next call', '        if False:  # the next call'),
+            'the device is not looked for': ('if args.cuda and torch.cuda.is_available() else', 'if args.cuda else'),
+            '1E6 is no number': ('if "e" in words[0].lower()', 'if "e" in words[0]'),
+            "tyro's frames are in the line": ('re.sub("[│╭╮╰╯─]+", " ", box', 're.sub("[╭╮╰╯]+", " ", box'),
+            "tyro's heading is in the line": ('box.getvalue().partition("\\n")[2]', 'box.getvalue()'),
+            'a signal while something is printed gives a traceback': ('(OSError, ValueError, RuntimeError)', '(OSError, ValueError)'),
+            'lines are written into the bar': (', tqdm.external_write_mode(file):', ':'),
+            'a seed of more than 32 bits': ('"seed": (0, 2**32 - 1)', '"seed": (0, 2**32)'),
+            'a negative discount': ('"gamma": (0, 1)', '"gamma": (-1, 1)'),
+            'no threads': ('"total_timesteps torch_threads log', '"total_timesteps log'),
+            'a final target entropy of a temperature that is fixed': ('(args.target_entropy, args.target_entropy_end) != (None, None)', 'args.target_entropy is not None'),
+            'episodes are counted from 1': ('in enumerate(returns):', 'in enumerate(returns, 1):'),
+            'that nothing can be drawn is found out late': ('            env.render()\n', ''),
+        },
         "logs": {
             'steps per second are those since the start': ('            self.log_step, self.log_time = self.step, time.perf_counter()\n', ''),
             'progress begins at 0 after a resume': ('tqdm(total=args.total_timesteps, initial=self.step, **options)', 'tqdm(total=args.total_timesteps, **options)'),
@@ -123,6 +140,20 @@ MUTANTS = {
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),
         },
         "failures": {
+            "a file may run code": ('weights_only=True, mmap', 'weights_only=False, mmap'),
+            "arguments that the script does not have give a traceback": ('        Args(**state["args"])\n', ''),
+            'a power cut leaves nothing': ('            os.fsync(file.fileno())', '            pass'),
+            'minus infinity is finite': ('not torch.stack(torch.aminmax(value)).isfinite().all()', 'not value.max().isfinite()'),
+            'an empty buffer cannot be checked': (' and value.numel() > 0', ''),
+            'no run on Windows': ('    except (ImportError, OSError):', '    except OSError:'),
+            'no buffer outside of Linux': ('        return math.inf\n', '        return 0.0\n'),
+            'all memory of a GPU is free': ('torch.cuda.mem_get_info(device)[0]', 'torch.cuda.mem_get_info(device)[1]'),
+            'no module beside the script': ('    if Path(__file__).resolve().is_relative_to(folder):', '    if False:'),
+            'how MuJoCo draws is not up to the user': ('os.environ.setdefault("MUJOCO_GL", "egl")', 'os.environ["MUJOCO_GL"] = "egl"'),
+            'MuJoCo needs a display': ('os.environ.setdefault("MUJOCO_GL", "egl")', 'pass'),
+            'a robot without a camera cannot be recorded': ('suppress(AttributeError, KeyError)', 'suppress(AttributeError)'),
+            'a hint whatever is wrong': (' if isinstance(error, ModuleNotFoundError) else ""', ''),
+            "an evaluation's environment stays open": ('    close(env)\n\n\ndef evaluate', '\n\ndef evaluate'),
             "stored numbers are not checked": ('check_finite({**state["agent"], **stored}, step)', 'check_finite(state["agent"], step)'),
             "a link leads to a module among the runs": ('if place and Path(place, *rest).resolve().is_relative_to(folder):', 'if place and Path(place, *rest).is_relative_to(folder):'),
             "the lock keeps the number of a process that is gone": ('    file.truncate(0)\n', ''),
@@ -245,6 +276,12 @@ MUTANTS = {
             'evaluation waits for a press of FIRE': ('            (obs, _), terminated = self.env.reset(), False\n', '            terminated = False\n'),
         },
         "failures": {
+            'games are trained on as they are evaluated': ('make_env(args.env_id, training=True)', 'make_env(args.env_id)'),
+            'games begin in one way': ('noop_max=30', 'noop_max=3'),
+            'Atari says which version it is': ('                ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)\n', ''),
+            'no environment without Atari': ('            with contextlib.suppress(ImportError):\n', '            with contextlib.nullcontext():\n'),
+            'actions may begin at 1': (' or env.action_space.start != 0', ''),
+            'an evaluation speaks of epsilon': (' and args.evaluate is None:', ':'),
             'frames are copied for a checkpoint': ('torch.from_numpy(value.cpu().numpy()) for', 'torch.from_numpy(value.cpu().numpy().copy()) for'),
             'any frames are taken for a stack': ('        if not np.array_equal(next_obs[:-1], obs[1:]):\n', '        if False:\n'),
             'frames of any kind are taken': (' and space.dtype == np.uint8\n', '\n'),
@@ -262,6 +299,16 @@ MUTANTS = {
         },
     },
     "ppo_discrete": {
+        "failures": {
+            'games are trained on as they are evaluated': ('args.env_id, training=True)', 'args.env_id)'),
+            'actions may begin at 1': (' or space.start != 0:', ':'),
+            'heads are counted before the module is checked': ('    check_module(args)\n', '    getattr(args, "ent_coef", 0) != 0 and isinstance(args.ent_coef, tuple) and make_env(args.env_id)\n    check_module(args)\n'),
+        },
+        "command_line": {
+            'an end or a duration is enough': ('    if moves != (args.ent_coef_end is not None) or moves != (args.ent_coef_duration > 0):', '    if moves != (args.ent_coef_end is not None or args.ent_coef_duration > 0):'),
+            'an exponential schedule to 0': (' and args.ent_coef_end > 0)', ')'),
+            'a learned coefficient has a schedule too': ('if args.ent_autotune and (moves or np.min(args.ent_coef) == 0):', 'if args.ent_autotune and np.min(args.ent_coef) == 0:'),
+        },
         "ppo": {
             'note 002: the entropy is added': ('vf_coef * value_loss - (ent_coef', 'vf_coef * value_loss + (ent_coef'),
             'note 001: target entropy of -log n': ('start = 0.5 if args.target_entropy is None', 'start = -1.0 if args.target_entropy is None'),

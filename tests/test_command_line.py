@@ -3,14 +3,21 @@
 --help, and what only a process of its own can show, is in test_runs.py, with the runs.
 """
 
+import dataclasses
 import importlib
+import io
+import math
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import test_runs
 import torch
-from test_runs import ENV, SHORT, WRONG, assert_refused, odd_run
+from test_runs import ALL, ENV, PPO, SHORT, WRONG, assert_refused, lines, odd_run
+from tqdm import tqdm
+
+import sac_continuous
 
 script, module = test_runs.script, test_runs.module  # fixtures
 main, main_of, nothing_odd = test_runs.main, test_runs.main_of, test_runs.nothing_odd
@@ -28,6 +35,7 @@ main, main_of, nothing_odd = test_runs.main, test_runs.main_of, test_runs.nothin
         ("--seed 100000000000000000000", "--seed"),  # more than 64 bits
         ("--seed inf", "--seed"),
         ("--seed 1/0", "--seed"),
+        ("--seed 1e999", "--seed"),  # as a number it is infinite
         ("--seed", "--seed"),
         ("stray", "stray"),
         ("--total-timestep 1000", "--total-timestep"),
@@ -64,6 +72,13 @@ def test_mistyped_flag(main):
     """The line about a flag that is almost right has the right one."""
     assert_refused(main("--total-timestep 1000"), "Perhaps you meant", "--total-timesteps")
     assert_refused(main("--learning-start 1000"), "Perhaps you meant", "--learning-starts")
+
+
+def test_line_about_a_mistake_has_nothing_besides(script, main, monkeypatch):
+    """Neither the frame that tyro draws around it, nor its heading, nor where the help is."""
+    monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", True)  # as on a terminal
+    assert main("--bogus 3").err == f"{script}.py: Unrecognized options: --bogus, 3\n"
+    assert main("--seed").err == f"{script}.py: Missing value for argument '--seed'. Expected 1 values.\n"
 
 
 def test_refused_by_the_algorithm(script, main, tmp_path):
@@ -104,6 +119,7 @@ def test_refused_run_of_another_script(main_of, tmp_path, one, other):
         (["--total-timesteps", "1e3"], "total_timesteps", 1000),
         (["--total-timesteps", "1_000"], "total_timesteps", 1000),
         (["--total-timesteps", "1000"], "total_timesteps", 1000),
+        (["--total-timesteps", "1E3"], "total_timesteps", 1000),
         (["--total-timesteps", "1.5e6"], "total_timesteps", 1_500_000),
         (["--total-timesteps", "2.5e4"], "total_timesteps", 25_000),
         (["--total-timesteps=1e3"], "total_timesteps", 1000),
@@ -122,21 +138,199 @@ def test_numbers(module, monkeypatch, flags, name, value):
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize("name", test_runs.ALL)
+@pytest.mark.parametrize("name", ALL)
 def test_evaluation_has_threads_and_episodes_of_its_own(main_of, tmp_path, name):
     folder = odd_run(name, tmp_path / "runs", total_timesteps=60)
     before = torch.get_num_threads()
     try:
         outcome = main_of(name, f"--evaluate {folder} --eval-episodes 3 --torch-threads 2 --no-cuda")
         assert outcome.status == 0 and "of 3 episodes" in outcome.out and torch.get_num_threads() == 2
+        starts = ["agent of step 60", "episode 0: ", "episode 1: ", "episode 2: ", "mean ± std"]
+        assert [line[: len(start)] for line, start in zip(lines(outcome.out), starts, strict=True)] == starts
     finally:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", test_runs.ALL)
+@pytest.mark.parametrize("name", ALL)
 def test_refused_actions_name_a_script_that_takes_them(main_of, name):
     env_id = "Pendulum-v1" if name in ("dqn", "ddqn", "ppo_discrete") else "CartPole-v1"
     outcome = main_of(name, f"--env-id {env_id}")
     assert_refused(outcome, env_id)
     [other] = re.findall(r"(\w+)\.py\)", outcome.err)
     importlib.import_module(other).make_env(env_id)
+
+
+# ---- Values that are refused, by check_args alone ----
+NAN, INF = math.nan, math.inf
+POSITIVE, FRACTION, COUNT = ([0, -1, INF, NAN], [1e-6, 10]), ([-0.01, 1.01, NAN], [0, 1]), ([0, -1], [1])
+NOT_NEGATIVE, NOT_COUNTED = ([-0.1, INF, NAN], [0, 5]), ([-1], [0, 1])
+BOUNDS = {  # values that are refused, values that are taken
+    **dict.fromkeys(["total_timesteps", "torch_threads", "log_interval", "eval_episodes"], COUNT),
+    **dict.fromkeys(["batch_size", "buffer_size", "learning_starts", "train_interval", "gradient_steps"], COUNT),
+    **dict.fromkeys(["policy_delay", "target_update_interval", "epsilon_duration"], COUNT),
+    **dict.fromkeys(["num_envs", "num_steps", "num_minibatches", "update_epochs"], COUNT),
+    **dict.fromkeys(["eval_interval", "checkpoint_interval"], NOT_COUNTED),
+    **dict.fromkeys(["ent_coef_duration", "target_entropy_duration"], NOT_COUNTED),
+    "seed": ([-1, 2**32], [0, 2**32 - 1]),
+    "tau": ([0, 1.01, NAN], [1e-6, 1]),
+    **dict.fromkeys(["gamma", "gae_lambda", "epsilon_start", "epsilon_end", "epsilon_decay"], FRACTION),
+    **dict.fromkeys(["actor_lr", "critic_lr", "alpha_lr", "alpha", "learning_rate", "ent_coef_lr"], POSITIVE),
+    **dict.fromkeys(["clip_coef", "max_grad_norm", "target_kl"], POSITIVE),
+    **dict.fromkeys(["exploration_noise", "target_noise", "noise_clip"], NOT_NEGATIVE),
+    **dict.fromkeys(["vf_coef", "ent_coef", "ent_coef_end"], NOT_NEGATIVE),
+    **dict.fromkeys(["target_entropy", "target_entropy_end"], ([-INF, INF, NAN], [-7.0, 0.0, 7.0])),
+}
+SHARES = dict.fromkeys(["target_entropy", "target_entropy_end"], ([-0.1, 0, 1, NAN], [0.01, 0.99]))  # of log n
+
+
+def complaint(script: str, **changes) -> str:
+    """What check_args says of arguments that are the defaults but for some."""
+    module = importlib.import_module(script)
+    try:
+        module.check_args(module.Args(**changes))
+    except module.UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_numbers_have_their_bounds(script):
+    """Each of the script: what is just outside is refused by its name, what is on the bound is not."""
+    bounds, fields = BOUNDS | (SHARES if script == "ppo_discrete" else {}), importlib.import_module(script).Args
+    names = [field.name for field in dataclasses.fields(fields) if re.search("int|float", str(field.type))]
+    assert {"seed", "gamma"} < set(names)
+    for name in names:
+        refused, taken = bounds[name]
+        flag = "--" + name.replace("_", "-")
+        for value in refused:
+            assert complaint(script, **{name: value}).startswith(f"{flag} {value} is outside of ["), (name, value)
+        for value in taken:
+            assert "is outside of" not in complaint(script, **{name: value}), (name, value)
+    assert complaint(script, gamma=2) == "--gamma 2 is outside of [0, 1]"
+    assert complaint(script, seed=-1) == "--seed -1 is outside of [0, 4294967295]"
+
+
+BEFORE, MINIBATCHES = "--learning-starts must be below --total-timesteps", "--num-envs 4 times --num-steps 6 must be"
+TOGETHER, LEARNED = "--target-entropy-end and --target-entropy-duration go together", "--ent-autotune starts at"
+SCHEDULE, ABOVE = "give all or none", "needs --ent-coef and --ent-coef-end above 0"
+LINEAR, EXPONENTIAL = {"ent_coef_schedule": "linear"}, {"ent_coef_schedule": "exponential"}
+END, DURATION, ROLLOUT = {"ent_coef_end": 0.1}, {"ent_coef_duration": 5}, {"num_envs": 4, "num_steps": 6}
+AUTOTUNE = {"ent_autotune": True, "ent_coef": 0.1}
+OFF_POLICY_TOGETHER = [  # arguments, and what is said of them: "" if nothing is
+    ({"learning_starts": 1_000, "total_timesteps": 1_000}, BEFORE),
+    ({"learning_starts": 999, "total_timesteps": 1_000}, ""),
+    ({"train_interval": 7}, "--log-interval must be a multiple of --train-interval"),
+    ({"train_interval": 8}, ""),
+]
+PPO_TOGETHER = [
+    (ROLLOUT | {"num_minibatches": 5}, MINIBATCHES),
+    (ROLLOUT | {"num_minibatches": 24}, ""),
+    *((moves, SCHEDULE) for moves in (LINEAR, END, DURATION, LINEAR | END, LINEAR | DURATION, END | DURATION)),
+    *((EXPONENTIAL | {"ent_coef": 0.2} | moves, SCHEDULE) for moves in (END, DURATION)),
+    (EXPONENTIAL | {"ent_coef": 0.0} | END | DURATION, ABOVE),
+    (EXPONENTIAL | {"ent_coef": 0.2, "ent_coef_end": 0.0} | DURATION, ABOVE),
+    (EXPONENTIAL | {"ent_coef": 0.2} | END | DURATION, ""),
+    (LINEAR | {"ent_coef": 0.0} | END | DURATION, ""),
+    (LINEAR | {"ent_coef": 0.2, "ent_coef_end": 0.0} | DURATION, ""),
+    (AUTOTUNE | {"ent_coef": 0.0}, LEARNED),
+    (AUTOTUNE | LINEAR | END | DURATION, LEARNED),
+    (AUTOTUNE, ""),
+]
+OF_SAC = [
+    ({"autotune": False, "target_entropy": 0.0}, "--no-autotune fixes the temperature"),
+    ({"autotune": False, "target_entropy_end": 0.0, "target_entropy_duration": 5}, "--no-autotune fixes"),
+    ({"autotune": False}, ""),
+    ({"target_entropy_end": 0.0}, TOGETHER),
+    ({"target_entropy_duration": 5}, TOGETHER),
+    ({"target_entropy_end": 0.0, "target_entropy_duration": 5}, ""),
+]
+ALONE = {"target_entropy": 0.5}, {"target_entropy_end": 0.5, "target_entropy_duration": 5}
+OF_PPO = [
+    *((target, "--target-entropy needs --ent-autotune") for target in ALONE),
+    *((AUTOTUNE | target, "") for target in ALONE),
+    (AUTOTUNE | {"target_entropy_end": 0.5}, TOGETHER),
+    (AUTOTUNE | {"target_entropy_duration": 5}, TOGETHER),
+]
+HEADS = [
+    (AUTOTUNE | {"ent_coef": (0.1, 0.0)}, LEARNED),
+    (EXPONENTIAL | {"ent_coef": (0.1, 0.0)} | END | DURATION, ABOVE),
+]
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_arguments_that_contradict_each_other(script):
+    """One is refused with the reason, and what is next to it and makes sense is taken; 0 is a value like others."""
+    table = PPO_TOGETHER + OF_PPO if script in PPO else OFF_POLICY_TOGETHER
+    table = table + {"sac_continuous": OF_SAC, "ppo_discrete": HEADS}.get(script, [])
+    for changes, reason in table:
+        said = complaint(script, **changes)
+        assert reason in said and bool(reason) == bool(said), (changes, said)
+
+
+def test_videos_of_an_environment_that_cannot_draw_are_refused():
+    reason = complaint("sac_continuous", env_id="odd_envs:Odd/Box-v0", capture_video=True)
+    assert reason.startswith("--capture-video cannot work here: ")
+
+
+@pytest.mark.parametrize("has_cuda", [False, True])
+@pytest.mark.parametrize("cuda", [False, True])
+def test_device_is_the_one_that_is_there_and_wanted(monkeypatch, has_cuda, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    device = sac_continuous.pick_device(sac_continuous.Args(cuda=cuda))
+    assert device.type == ("cuda" if has_cuda and cuda else "cpu")
+    said = complaint("sac_continuous", cudagraphs=True, cuda=cuda)
+    assert said == ("" if device.type == "cuda" else "--cudagraphs needs a CUDA device: drop it")
+
+
+# ---- Compiling ----
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("cudagraphs", [False, True])
+def test_update_is_compiled_once_and_only_if_it_is_asked_for(monkeypatch, capsys, compile, cudagraphs):
+    """By the compiler, as CUDA graphs, or both; it is said before. A graph writes over what it has returned before."""
+    asked, result = [], torch.zeros(1)
+
+    def stand_in(update, **how):
+        asked.append(how)
+        return update
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    for name in ("_dynamo", "_inductor"):  # which take seconds to import
+        monkeypatch.setitem(vars(torch), name, SimpleNamespace(config=SimpleNamespace()))
+    args = sac_continuous.Args(compile=compile, cudagraphs=cudagraphs)
+    update = sac_continuous.speed_up(lambda batch: {"loss": result.add_(1)}, args)
+    assert ("will be compiled" in capsys.readouterr().out) == (compile or cudagraphs)
+    losses = [update(()) for _ in range(3)]
+    if cudagraphs:
+        assert [each["loss"].item() for each in losses] == [1, 2, 3]
+    if not compile and not cudagraphs:
+        assert asked == []
+    else:
+        [how] = asked
+        assert how.get("backend", "inductor") == ("inductor" if compile else "cudagraphs")
+        assert how.get("options", {}).get("triton.cudagraphs", False) == (compile and cudagraphs)
+    assert result.item() == 3, "each update is made once"
+
+
+# ---- What is printed ----
+@pytest.mark.parametrize(
+    "error", [OSError(5, "no terminal"), ValueError("closed file"), RuntimeError("reentrant call")]
+)
+def test_line_that_cannot_be_printed_is_no_reason_to_stop(error):
+    """The last: a signal that comes while something is being printed prints too."""
+
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise error
+
+    sac_continuous.say("a line", Gone())
+
+
+def test_line_stands_above_the_bar(monkeypatch):
+    """On a terminal the bar makes room for a line, and comes again below."""
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with tqdm(total=7):
+        sac_continuous.say("a line")
+        before, after = screen.getvalue().split("a line\n")
+    assert re.search(r"0/7.*\r +\r$", before) and "0/7" in after

@@ -26,6 +26,9 @@ import torch
 from forked import Forked
 from test_runs import ALL, ODD_ENV, PPO, ROOT, assert_refused, lines, odd_flags, odd_run, scalars
 
+import ppo_discrete
+import sac_continuous
+
 main_of, nothing_odd = test_runs.main_of, test_runs.nothing_odd  # fixtures
 CONTINUOUS, DISCRETE = ["ddpg", "td3", "sac_continuous", "ppo_continuous"], ["dqn", "ddqn", "ppo_discrete"]
 BOX, TWO = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Discrete(2)
@@ -136,6 +139,23 @@ def test_free_memory_is_that_of_the_smallest_container(tmp_path, monkeypatch, sc
         module.check_memory(10, room + 1e6, torch.device("cpu"))
 
 
+def test_machine_that_does_not_say_what_is_free_has_room_for_any_buffer(tmp_path, monkeypatch, capsys):
+    """Outside of Linux. The line about the buffer, and an error, have its size in GB of 10^9 bytes."""
+    monkeypatch.setattr(sac_continuous, "Path", lambda *parts: tmp_path.joinpath(*(part.lstrip("/") for part in parts)))
+    sac_continuous.check_memory(1_234_567, 2.5e13, torch.device("cpu"))
+    assert capsys.readouterr().out == "replay buffer: 1,234,567 transitions, 25000.00 GB on cpu\n"
+    monkeypatch.setattr(sac_continuous, "free_memory", lambda: 4.25e9)
+    with pytest.raises(MemoryError, match=r"--buffer-size 1000 takes 7.50 GB, but 3.25 GB are free: "):
+        sac_continuous.check_memory(1_000, 7.5e9, torch.device("cpu"))
+
+
+def test_memory_of_a_gpu_is_what_is_free_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3.5e9, 80e9))  # free, and all
+    sac_continuous.check_memory(1_000, 2.4e9, torch.device("cuda"))
+    with pytest.raises(MemoryError, match=r"takes 2.60 GB, but 2.50 GB are free"):
+        sac_continuous.check_memory(1_000, 2.6e9, torch.device("cuda"))
+
+
 # ---- Disks ----
 @pytest.fixture
 def full_disk(monkeypatch):
@@ -223,6 +243,27 @@ def test_agent_is_written_before_what_has_no_room(main_of, tmp_path, monkeypatch
     assert torch.load(folder_of(tmp_path) / "agent.pt", weights_only=True)["step"] == 200
 
 
+def test_file_is_on_the_disk_before_it_takes_the_place_of_the_last_one(tmp_path, monkeypatch):
+    """Or a power cut may leave neither: all of it is handed to the disk, and then it is moved."""
+    seen, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append(os.fstat(number).st_size))
+    monkeypatch.setattr(os, "replace", lambda one, other: (seen.append("moved"), replace(one, other)))
+    sac_continuous.save({"rows": torch.zeros(10_000)}, tmp_path / "agent.pt")
+    assert seen[1:] == ["moved"] and 40_000 < seen[0] <= (tmp_path / "agent.pt").stat().st_size
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_found(wrong):
+    """Among many, with its name and the step; integers, an empty buffer and what is no tensor are passed over."""
+    good = {"rows": torch.zeros(3, 100), "empty": torch.empty(0, 4), "count": torch.tensor(3), "number": np.inf}
+    sac_continuous.check_finite(good, 12_345)
+    for row in range(3):
+        bad = torch.zeros(3, 100)
+        bad[row, 50] = wrong
+        with pytest.raises(FloatingPointError, match=r"^step 12,345: later is not finite; the last checkpoint is from"):
+            sac_continuous.check_finite(good | {"later": bad}, 12_345)
+
+
 # ---- Terminals ----
 @pytest.mark.parametrize("where", [">&- 2>&-", "2>&-", ">/dev/full 2>/dev/full", "| head -n 1"])
 def test_output_that_nobody_can_read(tmp_path, where):
@@ -303,6 +344,41 @@ def test_lock_of_a_process_that_was_killed_has_the_new_one_s_number_only(tmp_pat
     (tmp_path / "lock").write_text("12345678901234567890")
     with importlib.import_module(script).lock(tmp_path):
         assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+def test_system_without_locks(tmp_path, monkeypatch):
+    """Windows has no fcntl: a folder is taken without a lock."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    for _ in range(2):
+        sac_continuous.lock(tmp_path).close()
+
+
+def test_file_that_would_run_code_is_refused(main_of, tmp_path):
+    """An agent.pt or a checkpoint.pt may come from a stranger: it is data, and no program."""
+
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "was run"), "w")
+
+    folder = odd_run("sac_continuous", tmp_path / "runs", total_timesteps=60)
+    for flag, name in (("--evaluate", "agent.pt"), ("--resume", "checkpoint.pt")):
+        state = torch.load(folder / name, weights_only=True)
+        torch.save(state | {"more": Trap()}, folder / name)
+        assert_refused(
+            main_of("sac_continuous", f"{flag} {folder}"), f"{folder}/{name} is damaged or not of this script"
+        )
+    assert not (tmp_path / "was run").exists()
+
+
+def test_file_of_another_version_and_one_that_is_missing_are_refused_with_the_reason(main_of, tmp_path):
+    folder = odd_run("sac_continuous", tmp_path / "runs", total_timesteps=60)
+    for flag, name in (("--evaluate", "agent.pt"), ("--resume", "checkpoint.pt")):
+        state = torch.load(folder / name, weights_only=True)
+        torch.save(state | {"args": state["args"] | {"of_the_future": 1}}, folder / name)
+        outcome = main_of("sac_continuous", f"{flag} {folder}")
+        assert_refused(outcome, f"{folder}/{name} is damaged or not of this script", "of_the_future")
+        (folder / name).unlink()
+        assert_refused(main_of("sac_continuous", f"{flag} {folder}"), f"{folder}/{name} does not exist: ")
 
 
 @pytest.mark.parametrize("script", ALL)
@@ -386,6 +462,39 @@ def test_module_in_a_folder_of_runs_is_not_imported_by_another_way_to_it(main_of
     assert not (tmp_path / "was imported").exists()
 
 
+def test_module_beside_the_script_may_be_imported_from_a_folder_of_runs(tmp_path, monkeypatch):
+    """With --out-dir . all lies in the folder of runs: a stranger's are then the folder runs, and the run itself."""
+    for place, name in ((tmp_path, "own_task"), (tmp_path / "runs", "in_runs"), (tmp_path / "one", "in_run")):
+        place.mkdir(exist_ok=True)
+        (place / f"{name}.py").touch()
+        monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setattr(sac_continuous, "__file__", str(tmp_path / "sac_continuous.py"))
+
+    def refused(name: str, **args) -> bool:
+        try:
+            sac_continuous.check_args(sac_continuous.Args(env_id=f"{name}:X-v0", **args))
+        except sac_continuous.UsageError as error:
+            assert "is not imported" in str(error)
+            return True
+        return False
+
+    here, run = str(tmp_path), str(tmp_path / "one")
+    names = "own_task", "in_runs", "in_run"
+    assert [refused(name, out_dir=here) for name in names] == [False, True, False]
+    for how in ("evaluate", "resume"):
+        assert [refused(name, **{how: run}) for name in names] == [False, False, True]
+    assert sys.modules.keys().isdisjoint(names)
+
+
+def test_module_of_heads_in_a_folder_of_runs_is_not_imported(tmp_path, monkeypatch):
+    """Neither where the number of values of an argument is compared with the environment's heads."""
+    (tmp_path / "trap.py").write_text("raise SystemExit('was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    args = ppo_discrete.Args(env_id="trap:X-v0", ent_coef=(0.1, 0.2), out_dir=str(tmp_path))
+    with pytest.raises(ppo_discrete.UsageError, match="is not imported"):
+        ppo_discrete.check_args(args)
+
+
 @pytest.mark.parametrize("script", ["dqn", "ppo_continuous"])
 def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
     """In a package, and from the folder above that of the runs; what lies nowhere gets a hint."""
@@ -393,6 +502,7 @@ def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
     (tmp_path / "mine" / "tasks.py").write_text("import odd_envs\n")
     env_id = f"mine.tasks:{ODD_ENV[script].partition(':')[2]}"
     assert_refused(main_of(script, odd_flags(script, env_id=env_id)), "No module named 'mine'", "PYTHONPATH")
+    assert "PYTHONPATH" not in main_of(script, odd_flags(script, env_id="NoSuchThing-v0")).err
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main_of(script, odd_flags(script, env_id=env_id)).status == 0
     for name in ("mine.tasks", "mine"):
@@ -444,6 +554,23 @@ def test_environment_that_cannot_be_closed(main_of, tmp_path, script):
     outcome = main_of(script, odd_flags(script, env_id=register(Stuck, script), eval_interval=100))
     assert outcome.status == 0, outcome.err
     assert scalars(folder_of(tmp_path))["eval/episodic_return"] == {100: 20, 200: 20}
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
+def test_every_environment_is_closed(tmp_path, script):
+    """Those of training, a new one after each checkpoint, and that of each evaluation: they hold windows and memory."""
+    made, closed = [], []
+
+    class Counted(Simple):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+
+        def close(self):
+            closed.append(self)
+
+    odd_run(script, tmp_path / "runs", env_id=register(Counted, script), eval_interval=100)
+    assert len(made) > 5 and {id(env) for env in made} == {id(env) for env in closed}
 
 
 @pytest.mark.parametrize("script", ALL)
@@ -576,6 +703,72 @@ def test_actions_of_discrete_scripts_are_integers(main_of, script):
     assert main_of(script, odd_flags(script, env_id=register(Table))).status == 0
 
 
+@pytest.mark.parametrize("script", DISCRETE)
+def test_actions_that_do_not_begin_at_0_are_refused(script):
+    """The network's first output would be another action."""
+    module = importlib.import_module(script)
+    env_id = register(Simple, action_space=gym.spaces.Discrete(2, start=1))
+    with pytest.raises(module.UsageError, match="from 0"):
+        module.make_env(env_id)
+
+
+@pytest.mark.parametrize("script", DISCRETE)
+def test_episodes_of_atari_end_at_lost_lives_in_training_and_with_the_game_in_evaluations(script):
+    """The agent goes to the right, and stays there."""
+    module, env_id = importlib.import_module(script), "BreakoutNoFrameskip-v4"
+    is_ppo = script in PPO
+    training = module.make_training_env(module.Args(env_id=env_id, **({"num_envs": 1} if is_ppo else {})))
+    for env, lives in ((training, 4), (module.make_env(env_id), 0)):
+        env.reset(seed=0)
+        terminated = False
+        while not terminated:
+            right = np.array([2]) if is_ppo and env is training else 2
+            *_, terminated, _, _ = env.step(right)
+        env = env.envs[0] if is_ppo and env is training else env
+        assert env.unwrapped.ale.lives() == lives
+        assert env.get_wrapper_attr("noop_max") == 30, "a game begins with up to so many steps of doing nothing"
+        env.close()
+
+
+@pytest.mark.parametrize("script", ["dqn", "ppo_discrete"])
+def test_atari_is_silent_and_other_environments_need_no_atari(monkeypatch, capfd, script):
+    import ale_py
+
+    module = importlib.import_module(script)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Info)
+    module.make_env("odd_envs:Odd/Discrete-v0")
+    ale_py.ALEInterface()  # says which version it is, if it says anything
+    assert capfd.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ale_py", None)  # makes `import ale_py` an ImportError
+    module.make_env("odd_envs:Odd/Discrete-v0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo draws by itself")
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_continuous"])
+def test_mujoco_draws_without_a_display_unless_the_user_has_said_how(monkeypatch, script):
+    make_env = importlib.import_module(script).make_env
+    for render, display, before, after in (
+        (True, "", None, "egl"),
+        (True, None, None, "egl"),
+        (True, None, "osmesa", "osmesa"),
+        (True, ":0", None, None),
+        (False, None, None, None),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in (("DISPLAY", display), ("MUJOCO_GL", before)):
+                patch.setenv(name, value or "")
+                if value is None:
+                    patch.delenv(name)
+            make_env("Pendulum-v1", render=render)
+            assert os.environ.get("MUJOCO_GL") == after
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_continuous"])
+def test_mujoco_s_environments_without_a_camera_that_follows_can_be_recorded(script):
+    env = importlib.import_module(script).make_env("InvertedPendulum-v5", render=True)
+    assert env.render_mode == "rgb_array"
+
+
 def test_nothing_is_left_in_the_working_folder(main_of, tmp_path):
     main_of("sac_continuous", odd_flags("sac_continuous"))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
@@ -586,6 +779,8 @@ def test_run_that_ends_before_epsilon_has_fallen_says_so(main_of, script):
     line = "epsilon falls until step 250, after the end of the run"
     assert line in main_of(script, odd_flags(script, epsilon_duration=250)).out
     assert "epsilon falls" not in main_of(script, odd_flags(script, epsilon_duration=200)).out
+    played = main_of(script, f"--evaluate {odd_run(script, Path('more'), epsilon_duration=250)}")
+    assert played.status == 0 and "epsilon falls" not in played.out, "an evaluation does not explore"
     schedule = {"epsilon_duration": 250, "epsilon_schedule": "exponential"}
     assert "epsilon falls" not in main_of(script, odd_flags(script, **schedule)).out
 
