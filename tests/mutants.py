@@ -152,6 +152,7 @@ MUTANTS = {
             'how MuJoCo draws is not up to the user': ('os.environ.setdefault("MUJOCO_GL", "egl")', 'os.environ["MUJOCO_GL"] = "egl"'),
             'MuJoCo needs a display': ('os.environ.setdefault("MUJOCO_GL", "egl")', 'pass'),
             'a robot without a camera cannot be recorded': ('suppress(AttributeError, KeyError)', 'suppress(AttributeError)'),
+            "recorded episodes of an evaluation have another's name": ('"videos", "evaluate") if', '"videos", "step") if'),
             'a hint whatever is wrong': (' if isinstance(error, ModuleNotFoundError) else ""', ''),
             "an evaluation's environment stays open": ('    close(env)\n\n\ndef evaluate', '\n\ndef evaluate'),
             "stored numbers are not checked": ('check_finite({**state["agent"], **stored}, step)', 'check_finite(state["agent"], step)'),
@@ -301,6 +302,10 @@ MUTANTS = {
     "ppo_discrete": {
         "failures": {
             'games are trained on as they are evaluated': ('args.env_id, training=True)', 'args.env_id)'),
+            'all episodes are recorded in training': ('range(args.eval_episodes if args.evaluate else 1)', 'range(args.eval_episodes)'),
+            'an environment draws on a screen': ('render_mode="rgb_array" if render else None', 'render_mode=None'),
+            'an old environment is warned of': ('warnings.catch_warnings(action="ignore", category=DeprecationWarning)', 'contextlib.nullcontext()'),
+            'a hint whatever is wrong': (' if isinstance(error, ModuleNotFoundError) else ""', ''),
             'actions may begin at 1': (' or space.start != 0:', ':'),
             'heads are counted before the module is checked': ('    check_module(args)\n', '    getattr(args, "ent_coef", 0) != 0 and isinstance(args.ent_coef, tuple) and make_env(args.env_id)\n    check_module(args)\n'),
         },
@@ -363,6 +368,10 @@ MUTANTS = {
         },
     },
     "ppo_continuous": {
+        "command_line": {
+            'CUDA graphs on a CPU': ('    if args.cudagraphs and pick_device(args).type != "cuda":', '    if False:'),
+            'videos without moviepy': ('            import moviepy  # noqa: F401  RecordVideo writes with it\n', ''),
+        },
         "ppo": {
             "scaled rewards are clipped above only": ('return (reward / self.statistics.std).clamp(-10, 10)', 'return (reward / self.statistics.std).clamp(max=10)'),
             "target_kl is compared with the last minibatch": ('if torch.stack(kls).mean() > self.args.target_kl:', 'if kls[-1] > self.args.target_kl:'),
@@ -395,6 +404,8 @@ MUTANTS = {
             'anneal forgets a target entropy that was set': ('        start, end = self.target_entropy_start, self.target_entropy_end\n', '        start, end = (torch.tensor(float(self.args.target_entropy or 0)),) * 2\n'),
         },
         "failures": {
+            'the camera stays where it is': ('env.unwrapped.mujoco_renderer.camera_id = env', '_ = env'),
+            "no robot's camera is looked for": ('suppress(AttributeError, KeyError)', 'suppress(AttributeError)'),
             'the first obs of a later episode is not checked': ('np.isfinite(next_obs).all() and np.isfinite(obs).all())', 'np.isfinite(next_obs).all())'),
             'an integer stays one': ('torch.tensor(float(args.ent_coef))', 'torch.tensor(args.ent_coef)'),
         },

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import test_runs
 import torch
-from test_runs import ALL, ENV, PPO, SHORT, WRONG, assert_refused, lines, odd_run
+from test_runs import ALL, ENV, ODD_ENV, PPO, SHORT, WRONG, assert_refused, lines, odd_run
 from tqdm import tqdm
 
 import sac_continuous
@@ -267,18 +267,27 @@ def test_arguments_that_contradict_each_other(script):
         assert reason in said and bool(reason) == bool(said), (changes, said)
 
 
-def test_videos_of_an_environment_that_cannot_draw_are_refused():
-    reason = complaint("sac_continuous", env_id="odd_envs:Odd/Box-v0", capture_video=True)
-    assert reason.startswith("--capture-video cannot work here: ")
+@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
+@pytest.mark.parametrize("script", ALL)
+def test_videos_that_cannot_be_made_are_refused(monkeypatch, script):
+    """Of an environment that does not draw, and where moviepy is missing."""
+    assert complaint(script, env_id=ODD_ENV[script], capture_video=True) == (
+        "--capture-video cannot work here: NotImplementedError"
+    )
+    monkeypatch.setitem(sys.modules, "moviepy", None)  # makes `import moviepy` an ImportError
+    reason = complaint(script, env_id=ENV[script], capture_video=True)
+    assert reason.startswith("--capture-video cannot work here: ") and "moviepy" in reason
 
 
+@pytest.mark.parametrize("script", ALL)
 @pytest.mark.parametrize("has_cuda", [False, True])
 @pytest.mark.parametrize("cuda", [False, True])
-def test_device_is_the_one_that_is_there_and_wanted(monkeypatch, has_cuda, cuda):
+def test_device_is_the_one_that_is_there_and_wanted(monkeypatch, script, has_cuda, cuda):
+    module = importlib.import_module(script)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-    device = sac_continuous.pick_device(sac_continuous.Args(cuda=cuda))
+    device = module.pick_device(module.Args(cuda=cuda))
     assert device.type == ("cuda" if has_cuda and cuda else "cpu")
-    said = complaint("sac_continuous", cudagraphs=True, cuda=cuda)
+    said = complaint(script, cudagraphs=True, cuda=cuda)
     assert said == ("" if device.type == "cuda" else "--cudagraphs needs a CUDA device: drop it")
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -30,6 +31,7 @@ import ppo_discrete
 import sac_continuous
 
 main_of, nothing_odd = test_runs.main_of, test_runs.nothing_odd  # fixtures
+MAKERS = ["sac_continuous", "ppo_continuous", "dqn", "ppo_discrete"]  # of environments: each has a make_env of its own
 CONTINUOUS, DISCRETE = ["ddpg", "td3", "sac_continuous", "ppo_continuous"], ["dqn", "ddqn", "ppo_discrete"]
 BOX, TWO = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32), gym.spaces.Discrete(2)
 
@@ -502,7 +504,6 @@ def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
     (tmp_path / "mine" / "tasks.py").write_text("import odd_envs\n")
     env_id = f"mine.tasks:{ODD_ENV[script].partition(':')[2]}"
     assert_refused(main_of(script, odd_flags(script, env_id=env_id)), "No module named 'mine'", "PYTHONPATH")
-    assert "PYTHONPATH" not in main_of(script, odd_flags(script, env_id="NoSuchThing-v0")).err
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main_of(script, odd_flags(script, env_id=env_id)).status == 0
     for name in ("mine.tasks", "mine"):
@@ -764,9 +765,66 @@ def test_mujoco_draws_without_a_display_unless_the_user_has_said_how(monkeypatch
 
 
 @pytest.mark.parametrize("script", ["sac_continuous", "ppo_continuous"])
-def test_mujoco_s_environments_without_a_camera_that_follows_can_be_recorded(script):
-    env = importlib.import_module(script).make_env("InvertedPendulum-v5", render=True)
-    assert env.render_mode == "rgb_array"
+def test_mujoco_s_camera_follows_where_the_robot_has_one(script):
+    """Hopper has; where there is none the environment can be recorded too."""
+    make_env = importlib.import_module(script).make_env
+    assert make_env("InvertedPendulum-v5", render=True).render_mode == "rgb_array"
+    env = make_env("Hopper-v5", render=True).unwrapped
+    assert env.mujoco_renderer.camera_id == env.model.camera("track").id
+
+
+@pytest.mark.parametrize("script", MAKERS)
+def test_environment_that_cannot_be_made_is_named_with_the_reason(script):
+    """With a hint where a module is missing, and only there."""
+    module = importlib.import_module(script)
+    for env_id, reason, is_missing in (
+        ("no_such_module:Thing-v0", "No module named 'no_such_module'", True),
+        ("NoSuchThing-v0", "Environment `NoSuchThing` doesn't exist.", False),
+    ):
+        with pytest.raises(module.UsageError) as refused:
+            module.make_env(env_id)
+        text = str(refused.value)
+        assert text.startswith(f"--env-id {env_id} cannot be made: {reason}")
+        assert text.endswith("; put its folder on PYTHONPATH") == is_missing and ("PYTHONPATH" in text) == is_missing
+
+
+@pytest.mark.parametrize("script", MAKERS)
+def test_older_version_of_an_environment_is_made_without_a_warning(script):
+    """It is the one that was asked for."""
+    action_space = TWO if script in DISCRETE else gym.spaces.Box(-1, 1, (1,), np.float32)
+    for version in (0, 1):
+        gym.registry.pop(f"Old-v{version}", None)
+        gym.register(f"Old-v{version}", Simple, disable_env_checker=True, kwargs={"action_space": action_space})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        importlib.import_module(script).make_env("Old-v0")
+    assert [str(warning.message) for warning in said if "Old-v0" in str(warning.message)] == []
+
+
+class Filmed(Simple):
+    """Its pictures can be recorded."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+
+    def __init__(self, action_space: gym.Space, render_mode: str | None = None):
+        super().__init__(action_space)
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.zeros((32, 32, 3), np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore:.*Overwriting existing videos")
+@pytest.mark.parametrize("script", MAKERS)
+def test_first_episode_of_an_evaluation_is_recorded_and_with_evaluate_each(main_of, tmp_path, script):
+    env_id = register(Filmed, script)
+    folder = odd_run(script, tmp_path / "runs", env_id=env_id, total_timesteps=60, eval_interval=60, capture_video=True)
+    assert [path.name for path in (folder / "videos").iterdir()] == ["step-60-episode-0.mp4"]
+    assert main_of(script, f"--evaluate {folder} --eval-episodes 2 --no-cuda").status == 0
+    assert len(list((folder / "videos").iterdir())) == 1, "not asked for"
+    assert main_of(script, f"--evaluate {folder} --eval-episodes 2 --no-cuda --capture-video").status == 0
+    names = ["evaluate-episode-0.mp4", "evaluate-episode-1.mp4", "step-60-episode-0.mp4"]
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == names
 
 
 def test_nothing_is_left_in_the_working_folder(main_of, tmp_path):
