@@ -145,6 +145,7 @@ MUTANTS = {
             'a power cut leaves nothing': ('            os.fsync(file.fileno())', '            pass'),
             'minus infinity is finite': ('not torch.stack(torch.aminmax(value)).isfinite().all()', 'not value.max().isfinite()'),
             'an empty buffer cannot be checked': (' and value.numel() > 0', ''),
+            'a folder in use is taken where the error has another name': ('except (BlockingIOError, PermissionError):', 'except BlockingIOError:'),
             'no run on Windows': ('    except (ImportError, OSError):', '    except OSError:'),
             'no buffer outside of Linux': ('        return math.inf\n', '        return 0.0\n'),
             'all memory of a GPU is free': ('torch.cuda.mem_get_info(device)[0]', 'torch.cuda.mem_get_info(device)[1]'),
@@ -278,6 +279,7 @@ MUTANTS = {
         },
         "failures": {
             'games are trained on as they are evaluated': ('make_env(args.env_id, training=True)', 'make_env(args.env_id)'),
+            'spare frames take no memory': ('check_memory(capacity, num_kept * math', 'check_memory(capacity, capacity * math'),
             'games begin in one way': ('noop_max=30', 'noop_max=3'),
             'Atari says which version it is': ('                ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)\n', ''),
             'no environment without Atari': ('            with contextlib.suppress(ImportError):\n', '            with contextlib.nullcontext():\n'),
@@ -302,6 +304,7 @@ MUTANTS = {
     "ppo_discrete": {
         "failures": {
             'games are trained on as they are evaluated': ('args.env_id, training=True)', 'args.env_id)'),
+            'the return of an evaluation is its length': ('float(info["episode"]["r"]), int(info["episode"]["l"])', 'float(info["episode"]["l"]), int(info["episode"]["r"])'),
             'all episodes are recorded in training': ('range(args.eval_episodes if args.evaluate else 1)', 'range(args.eval_episodes)'),
             'an environment draws on a screen': ('render_mode="rgb_array" if render else None', 'render_mode=None'),
             'an old environment is warned of': ('warnings.catch_warnings(action="ignore", category=DeprecationWarning)', 'contextlib.nullcontext()'),

@@ -158,6 +158,17 @@ def test_memory_of_a_gpu_is_what_is_free_there(monkeypatch):
         sac_continuous.check_memory(1_000, 2.6e9, torch.device("cuda"))
 
 
+@pytest.mark.parametrize("script", ["dqn", "ddqn", "ddpg", "td3", "sac_continuous"])
+def test_memory_that_is_asked_for_is_what_the_buffer_takes(monkeypatch, script):
+    module, asked = importlib.import_module(script), []
+    monkeypatch.setattr(module, "check_memory", lambda capacity, size, device: asked.append((capacity, size)))
+    buffer = module.ReplayBuffer(11, 3, 1_000, torch.device("cpu"))
+    assert asked == [(1_000, buffer.rows.nbytes)]
+    if script in DISCRETE:
+        buffer = module.FrameBuffer((4, 84, 84), 100, torch.device("cpu"))
+        assert asked[1:] == [(100, buffer.frames.nbytes)]
+
+
 # ---- Disks ----
 @pytest.fixture
 def full_disk(monkeypatch):
@@ -346,6 +357,20 @@ def test_lock_of_a_process_that_was_killed_has_the_new_one_s_number_only(tmp_pat
     (tmp_path / "lock").write_text("12345678901234567890")
     with importlib.import_module(script).lock(tmp_path):
         assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(11, "busy"), PermissionError(13, "busy")])
+def test_lock_that_another_process_has_is_refused_however_the_system_says_it(tmp_path, monkeypatch, error):
+    """POSIX allows both errors."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def lockf(*_):
+        raise error
+
+    (tmp_path / "lock").write_text("4321")
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with pytest.raises(sac_continuous.UsageError, match=rf"^{re.escape(str(tmp_path))} is in use by process 4321$"):
+        sac_continuous.lock(tmp_path)
 
 
 def test_system_without_locks(tmp_path, monkeypatch):
@@ -810,6 +835,9 @@ class Filmed(Simple):
         super().__init__(action_space)
         self.render_mode = render_mode
 
+    def reward(self):
+        return 0.5
+
     def render(self):
         return np.zeros((32, 32, 3), np.uint8)
 
@@ -817,10 +845,15 @@ class Filmed(Simple):
 @pytest.mark.filterwarnings("ignore:.*Overwriting existing videos")
 @pytest.mark.parametrize("script", MAKERS)
 def test_first_episode_of_an_evaluation_is_recorded_and_with_evaluate_each(main_of, tmp_path, script):
+    """And what is recorded is logged and printed: 20 steps of 0.5."""
     env_id = register(Filmed, script)
     folder = odd_run(script, tmp_path / "runs", env_id=env_id, total_timesteps=60, eval_interval=60, capture_video=True)
     assert [path.name for path in (folder / "videos").iterdir()] == ["step-60-episode-0.mp4"]
-    assert main_of(script, f"--evaluate {folder} --eval-episodes 2 --no-cuda").status == 0
+    logged = scalars(folder)
+    assert (logged["eval/episodic_return"], logged["eval/episodic_length"]) == ({60: 10}, {60: 20})
+    outcome = main_of(script, f"--evaluate {folder} --eval-episodes 2 --no-cuda")
+    said = ["agent of step 60", "episode 0: 10.00", "episode 1: 10.00", "mean ± std of 2 episodes: 10.00 ± 0.00"]
+    assert (outcome.status, lines(outcome.out)) == (0, said)
     assert len(list((folder / "videos").iterdir())) == 1, "not asked for"
     assert main_of(script, f"--evaluate {folder} --eval-episodes 2 --no-cuda --capture-video").status == 0
     names = ["evaluate-episode-0.mp4", "evaluate-episode-1.mp4", "step-60-episode-0.mp4"]
