@@ -635,3 +635,69 @@ def test_plot_of_nothing(tmp_path):
     command = [sys.executable, str(ROOT / "benchmark" / "plot.py"), str(tmp_path)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr and "none of these" in result.stderr
+
+
+@pytest.mark.benchmark
+def test_return_by_wall_time_of_a_script_and_its_peers(monkeypatch, tmp_path, capsys):
+    """Evaluations at the same steps, seconds since the process began. SB3 runs as SBX does."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
+    import wall_time
+
+    monkeypatch.setattr(wall_time, "BENCHMARK", tmp_path)
+    monkeypatch.setattr(wall_time, "CASES", {"ppo_discrete": ("PPO", "CartPole-v1", 3_000, 1_000, 5)})
+    monkeypatch.setattr(wall_time, "LIBRARIES", {"plainrl": "PlainRL", "sbx": "SBX"})
+    monkeypatch.setattr(sys, "argv", ["wall_time.py", "run", "--seeds", "1"])
+    begun = time.monotonic()
+    wall_time.main()
+    took = time.monotonic() - begun
+    for library in wall_time.LIBRARIES:
+        lines = wall_time.path_of("ppo_discrete", library, 1).read_text("utf-8").splitlines()
+        rows = [line.split(",") for line in lines[lines.index("seconds,step,return") + 1 :]]
+        assert [int(step) // 1_000 for _, step, _ in rows][:3] == [1, 2, 3], "an evaluation every 1,000 steps"
+        seconds = [float(second) for second, *_ in rows]
+        assert 0.5 < seconds[0] < seconds[1] < seconds[2] < took, "a process that imports PyTorch takes a while"
+        assert all(9 <= float(value) <= 500 for *_, value in rows)
+        assert {line.split(":")[0] for line in lines if line.startswith("#")} >= {"# versions", "# machine"}
+    begun = time.monotonic()
+    wall_time.main()
+    assert time.monotonic() - begun < 1, "what has a result is not run again"
+    (tmp_path / "figures").mkdir()
+    monkeypatch.setattr(sys, "argv", ["wall_time.py"])
+    wall_time.main()
+    assert (tmp_path / "figures" / "wall_time.png").stat().st_size > 10_000
+    assert "| `ppo_discrete.py` | CartPole-v1 |" in capsys.readouterr().out
+
+
+@pytest.mark.benchmark
+def test_minutes_to_a_return_by_hand(monkeypatch, tmp_path):
+    """Two libraries: half of A's seeds reach 310, half of B's 128, so 120 it is; a seed that does not never does."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
+    import wall_time
+
+    monkeypatch.setattr(wall_time, "BENCHMARK", tmp_path)
+    monkeypatch.setattr(wall_time, "CASES", {"dqn": ("DQN", "CartPole-v1", 9, 9, 9)})
+    curves = {
+        "plainrl": [[(60, 100), (90, 310), (120, 5)], [(30, 119), (150, 120)], [(30, 500)]],
+        "sbx": [[(60, 9)], [(60, 128)], [(60, 20), (600, 140)]],
+    }
+    for library, seeds in curves.items():
+        for seed, rows in enumerate(seeds, 1):
+            path = wall_time.path_of("dqn", library, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f"{seconds},{step},{value}" for step, (seconds, value) in enumerate(rows)]
+            path.write_text("\n".join(["# machine: none", "seconds,step,return", *lines]), "utf-8")
+    last = wall_time.wall_time_table().splitlines()[-1]
+    assert last == "| `dqn.py` | CartPole-v1 | 120 | 1.5 (0.5, 1.5, 2.5) |  | 10.0 (1.0, 10.0, never) |"
+
+
+@pytest.mark.benchmark
+def test_a_wall_time_run_ends_after_its_minutes_and_one_that_fails_says_why(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
+    import wall_time
+
+    program = "import time; print('step 1,500: evaluation -2.50 ± 1', flush=True); time.sleep(60)"
+    begun = time.monotonic()
+    ((seconds, step, value),) = wall_time.measure([sys.executable, "-c", program], 2, None, tmp_path)
+    assert 0 < seconds < 2 and (step, value) == (1_500, -2.5) and time.monotonic() - begun < 20
+    with pytest.raises(RuntimeError, match="no such algorithm"):
+        wall_time.measure([sys.executable, "-c", "raise SystemExit('no such algorithm')"], 20, None, tmp_path)
