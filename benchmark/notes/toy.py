@@ -1,15 +1,15 @@
 """A task on which DDPG may stop learning although the reward is found, after arXiv:1911.11679; DDPG, TD3 and SAC.
 
     python benchmark/notes/toy.py               # draws benchmark/figures/toy.png
-    python benchmark/notes/toy.py run ddpg      # trains a script with 100 seeds: 15 minutes of a core
+    python benchmark/notes/toy.py run ddpg      # trains a kind with 100 seeds: 15 minutes of a core, SAC 40
 
 The task: a point in [0, 1] begins at 0 and moves by at most 0.1 in each step; it gets 1, and the episode ends, where it
 would leave to the left. So it should go left at once. An episode is cut after 50 steps.
 
 There are no random actions before the first update. DDPG and TD3 explore by an action of the policy, and in a tenth of
 the steps by one that is uniformly random, so that rewards are found whatever the policy does. SAC explores as it always
-does. A run ends early when its policy has gone left in four evaluations in a row: DDPG and TD3 stay there, SAC may not,
-and is not drawn. The data have 100 seeds of DDPG and TD3 and the first 27 of SAC.
+does, with its learned α, which begins at 0.2, or with one that is fixed. A run of DDPG and TD3 ends early when its policy
+has gone left in four evaluations in a row, since it stays there; SAC's goes on, since its policy may turn back.
 """
 
 import argparse
@@ -22,7 +22,14 @@ import torch
 from common import FIGURES, NOTES, train
 from matplotlib import pyplot as plt
 
-SCRIPTS, SEEDS, STEPS, INTERVAL = ("ddpg", "td3", "sac_continuous"), range(1, 101), 5_000, 250
+SHORT = {"total_timesteps": 2_000, "compile": True}
+KINDS = {  # label, script, arguments
+    "ddpg": ("ddpg.py", "ddpg", {}),
+    "td3": ("td3.py", "td3", {}),
+    "sac": ("sac_continuous.py, α learned", "sac_continuous", SHORT),
+    "sac-0.01": ("sac_continuous.py, α = 0.01", "sac_continuous", SHORT | {"autotune": False, "alpha": 0.01}),
+}
+SEEDS, STEPS, INTERVAL = range(1, 101), 5_000, 250
 NAMES = "action", "slope", "dq_da", "num_rewards"
 
 
@@ -93,11 +100,12 @@ MEASURES = {
 }
 
 
-def run(script: str) -> None:
+def run(kind: str) -> None:
+    _, script, arguments = KINDS[kind]
     task = {"env_id": "Toy-v0", "total_timesteps": STEPS, "learning_starts": 1, "batch_size": 64}
-    task |= {"eval_interval": INTERVAL, "eval_episodes": 1}
-    changes = {"Run": until_solved} | ({} if script == "sac_continuous" else {"Agent": with_uniform_actions})
-    path = NOTES / "data" / "toy" / f"{script}.csv"
+    task |= {"eval_interval": INTERVAL, "eval_episodes": 1, **arguments}
+    changes = {} if script == "sac_continuous" else {"Run": until_solved, "Agent": with_uniform_actions}
+    path = NOTES / "data" / "toy" / f"{kind}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -107,44 +115,50 @@ def run(script: str) -> None:
             writer.writerows((seed, step, name, f"{value:.6g}") for step, name, value in rows)
 
 
-def read(script: str) -> dict[int, dict[str, np.ndarray]]:
+def read(kind: str) -> dict[int, dict[str, np.ndarray]]:
     """By seed and name, the values at every evaluation until the run ended."""
     runs = defaultdict(lambda: defaultdict(list))
-    with open(NOTES / "data" / "toy" / f"{script}.csv", newline="") as file:
+    with open(NOTES / "data" / "toy" / f"{kind}.csv", newline="") as file:
         for row in csv.DictReader(file):
             runs[int(row["seed"])][row["name"]].append(float(row["value"]))
     return {seed: {name: np.array(values) for name, values in run.items()} for seed, run in runs.items()}
 
 
+def share_not_left(kind: str) -> np.ndarray:
+    """Share of the seeds whose policy does not go left, at each evaluation; a run that ended early stays as it is."""
+    actions = [run["action"] for run in read(kind).values()]
+    length = max(map(len, actions))
+    return np.mean([np.pad(action, (0, length - len(action)), mode="edge") >= 0 for action in actions], axis=0)
+
+
 def draw() -> None:
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     steps = np.arange(1, STEPS // INTERVAL + 1) * INTERVAL
-    for color, script in enumerate(SCRIPTS[:2]):
-        runs = read(script)
-        actions = [np.pad(run["action"], (0, len(steps) - len(run["action"])), mode="edge") for run in runs.values()]
+    for color, (kind, (label, script, _)) in enumerate(KINDS.items()):
+        runs, share = read(kind), share_not_left(kind)
         axes[0].plot(
-            steps, np.mean(np.array(actions) >= 0, 0), color=f"C{color}", label=f"{script}.py ({len(runs)} seeds)"
+            np.arange(1, len(share) + 1) * INTERVAL, share, color=f"C{color}", label=f"{label} ({len(runs)} seeds)"
         )
         failed = {seed: run for seed, run in runs.items() if run["action"][-1] >= 0}
-        print(f"{script}: {len(failed)} of {len(runs)} do not go left in the end")
-        for seed, run in failed.items():
+        print(f"{label}: {len(failed)} of {len(runs)} do not go left in the end")
+        for seed, run in failed.items() if script != "sac_continuous" else ():
             last = {name: run[name][-1] for name in NAMES}
             print(f"  seed {seed}: " + ", ".join(f"{name} {value:.3g}" for name, value in last.items()))
-            if script == "ddpg":
+            if kind == "ddpg":
                 axes[1].plot(steps, run["action"], color="C0", linewidth=1)
                 axes[2].plot(steps, run["num_rewards"], color="C0", linewidth=1)
-    axes[0].set(ylabel="share of seeds", title="policy does not go left")
+    axes[0].set(ylabel="share of seeds", title="policy does not go left", ylim=(-0.02, 1.02))
     axes[1].set(ylabel="action at 0", ylim=(-1.1, 1.1), title="DDPG's failed runs: the actor")
     axes[2].set(ylabel="rewards found", title="DDPG's failed runs: what they have seen")
     for axis in axes:
         axis.set(xlabel="environment steps")
-    axes[0].legend()
+    axes[0].legend(fontsize="small")
     figure.savefig(FIGURES / "toy.png", dpi=100)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["draw", "run"], default="draw")
-    parser.add_argument("script", nargs="?", choices=SCRIPTS, default="ddpg")
+    parser.add_argument("kind", nargs="?", choices=KINDS, default="ddpg")
     options = parser.parse_args()
-    run(options.script) if options.what == "run" else draw()
+    run(options.kind) if options.what == "run" else draw()
