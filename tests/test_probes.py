@@ -69,6 +69,15 @@ def fake_ale(monkeypatch):
     return make
 
 
+@pytest.fixture
+def game(fake_ale) -> str:
+    """The id of the same game as one of Atari's, which the scripts know by the package that it comes from."""
+    gym.registry.pop("FakeGame-v0", None)
+    kind = type("ale_py", (FakeALE,), {})
+    gym.register("FakeGame-v0", kind, disable_env_checker=True, kwargs={"frameskip": 1})
+    return "FakeGame-v0"
+
+
 @pytest.mark.parametrize("script", ["dqn", "ddqn", "ppo_discrete"])
 @pytest.mark.parametrize("frameskip", [1, 4])
 def test_frames_are_skipped_once(fake_ale, script, frameskip):
@@ -113,6 +122,52 @@ def test_lost_life_does_not_begin_a_new_game(fake_ale, script):
     assert FakeALE.num_resets == 1
     env.reset()
     assert FakeALE.num_resets == 2
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_training_plays_lives_for_signs_of_points(game, script):
+    """The environment that a run makes for itself: an episode ends with each life, and a reward is 1 or -1."""
+    module = importlib.import_module(script)
+    env = module.make_training_env(module.Args(env_id=game))
+    rewards, ends, _ = play_game(getattr(env, "envs", [env])[0])
+    assert len(ends) == 3 and set(rewards) == {1.0, -1.0}
+
+
+@pytest.mark.parametrize("script", ["dqn", "ppo_discrete"])
+def test_run_logs_and_evaluates_whole_games(game, script, tmp_path, capsys):
+    """Each score is raw and of three lives, whose ends are not logged; and no game is said to have no end."""
+    lengths = {"total_timesteps": 120, "log_interval": 40, "eval_interval": 120, "eval_episodes": 1}
+    lengths |= {} if script in PPO else {"learning_starts": 100, "batch_size": 2}
+    folder = odd_run(script, tmp_path / "runs", env_id=game, checkpoint_interval=0, **lengths)
+    logged = scalars(folder)
+    assert set(logged["charts/episodic_return"].values()) == set(logged["eval/episodic_return"].values()) == {600}
+    assert len(logged["charts/episodic_return"]) == (2 if script in PPO else 4), "PPO plays two games at a time"
+    assert "no time limit" not in capsys.readouterr().out
+
+
+def test_games_begin_with_up_to_30_frames_of_doing_nothing():
+    """So that they differ: each number from 1 to 30 comes about, and no other."""
+    gym.registry.pop("FakeALE-v0", None)
+    gym.register("FakeALE-v0", FakeALE, disable_env_checker=True, kwargs={"frameskip": 1})
+    for training in (True, False):
+        env = importlib.import_module("dqn").wrap_atari(gym.make("FakeALE-v0"), training)
+        found = set()
+        for seed in range(200):
+            env.reset(seed=seed)
+            found.add(env.unwrapped.frame)
+        assert found == set(range(1, 31))
+
+
+def test_network_of_frames_by_hand():
+    """Three convolutions with strides of 4, 2 and 1 and a layer of 512, each cut off below 0."""
+    cnn = importlib.import_module("dqn").NatureCNN()
+    layers = [layer for layer in cnn if hasattr(layer, "weight")]
+    frames = torch.randint(256, (2, 4, 84, 84), dtype=torch.uint8)
+    x = frames.double() / 255
+    for layer, stride in zip(layers[:3], (4, 2, 1), strict=True):
+        x = torch.nn.functional.conv2d(x, layer.weight.double(), layer.bias.double(), stride).clamp(min=0)
+    expected = (x.flatten(1) @ layers[3].weight.double().T + layers[3].bias.double()).clamp(min=0)
+    assert expected.shape == (2, 512) and torch.allclose(cnn(frames).double(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("script", ATARI)
@@ -248,6 +303,16 @@ def test_logged_step_size_is_the_one_in_use(tmp_path, script):
     [folder] = part.iterdir()
     module.train(module.Args(resume=str(folder)))
     assert scalars(folder)["charts/learning_rate"] == expected
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddqn"])
+def test_logged_epsilon_is_the_one_in_use(tmp_path, script):
+    """From 0.9 to 0.1 in 100 steps: 0.42 in step 60; also after a resume."""
+    folder = odd_run(script, tmp_path / "runs", epsilon_start=0.9, epsilon_end=0.1, total_timesteps=60)
+    module = importlib.import_module(script)
+    module.train(module.Args(resume=str(folder), total_timesteps=120))
+    expected = {60: 0.42, 80: 0.26, 100: 0.1, 120: 0.1}
+    assert scalars(folder)["charts/epsilon"] == {step: pytest.approx(value) for step, value in expected.items()}
 
 
 # ---- Seeds ----
