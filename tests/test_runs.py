@@ -882,7 +882,7 @@ def test_no_lines_on_a_terminal(main_of, monkeypatch):
     monkeypatch.setattr(importlib.import_module("sac_continuous"), "time", clock)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     out = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60)).out
-    assert "finished at step 60" in out and " of 60" not in out
+    assert "finished at step 60" in out and "steps/s" not in out
 
 
 def test_recent_return_is_the_mean_of_the_last_hundred_episodes(main_of, tmp_path, monkeypatch):
