@@ -911,14 +911,14 @@ def test_last_line_of_a_run_without_a_whole_episode(main_of, monkeypatch):
 
 
 def test_evaluation_by_hand(main_of, tmp_path, monkeypatch):
-    """Returns of 1, 3 and 8 have a mean of 4 and a deviation of √(26/3) = 2.94; 10, 30 and 20 steps are 20."""
+    """Returns of 1, 3 and 8 have a mean of 4 and a deviation of √(26/3) = 2.94; 10, 30 and 26 steps are 22."""
     module = importlib.import_module("sac_continuous")
-    monkeypatch.setattr(module, "play", lambda *_: iter([(1.0, 10), (3.0, 30), (8.0, 20)]))
+    monkeypatch.setattr(module, "play", lambda *_: iter([(1.0, 10), (3.0, 30), (8.0, 26)]))
     out = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60, eval_interval=60)).out
     assert "step 60: evaluation 4.00 ± 2.94" in lines(out)
     [folder] = (tmp_path / "runs").iterdir()
     found = scalars(folder)
-    assert found["eval/episodic_return"] == {60: 4} and found["eval/episodic_length"] == {60: 20}
+    assert found["eval/episodic_return"] == {60: 4} and found["eval/episodic_length"] == {60: 22}
     assert found["eval/episodic_return_std"] == {60: pytest.approx(2.9439, abs=1e-4)}
 
 
