@@ -929,6 +929,7 @@ def test_last_line_says_what_was_reached(main_of, tmp_path, script):
     assert (outcome.status, outcome.err) == (0, "")
     [folder] = (tmp_path / "my runs").iterdir()
     assert script in PPO or "replay buffer: 200 transitions, " in outcome.out, "no more than the run has steps"
+    assert "rounded up" not in outcome.out, "200 steps are whole rollouts"
     returns = scalars(folder)["charts/episodic_return"]
     last = lines(outcome.out)[-1]
     step, number, mean = re.match(
@@ -1137,6 +1138,26 @@ def test_run_made_longer(script, tmp_path, main_of, monkeypatch):
     assert arguments[0] == arguments[1]
     of_agent = torch.load(short / "agent.pt", weights_only=True)["args"]
     assert (of_agent["total_timesteps"], of_agent["resume"]) == (200, None), "or it could not be played"
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "td3", "ddpg"])
+def test_random_steps_after_a_checkpoint_are_those_of_a_run_that_goes_on_from_it(script, tmp_path, monkeypatch):
+    """Both draw them from the checkpoint's seeds; the run that goes on was stopped after a checkpoint, in step 60."""
+    module, lengths = importlib.import_module(script), {"learning_starts": 110, "total_timesteps": 120}
+    whole = odd_run(script, tmp_path / "whole", **lengths)
+    restart = module.Run.restart
+
+    def stop(run):
+        if run.step == 60:
+            raise SystemExit(0)
+        return restart(run)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(module.Run, "restart", stop)
+        odd_run(script, tmp_path / "stopped", **lengths)
+    [stopped] = (tmp_path / "stopped").iterdir()
+    module.train(module.Args(resume=str(stopped)))
+    assert_same_run(whole, stopped)
 
 
 @pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
