@@ -230,6 +230,8 @@ MUTANTS = {
     "dqn": {
         "probes": {
             'training plays whole games': ('make_env(args.env_id, training=True)', 'make_env(args.env_id)'),
+            "the emulator's banner is among the errors": ('                ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)\n', ''),
+            "tasks of other modules need the emulator": ('            with contextlib.suppress(ImportError):\n                import ale_py', '            if True:\n                import ale_py'),
             "games are said to have no end": (' and "ale_py" not in str(spec.entry_point)', ''),
             'games begin after 10 frames at most': ('noop_max=30', 'noop_max=10'),
             'the end of a life is logged': ('if "episode" in info:', 'if True:'),

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import math
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -155,6 +156,22 @@ def test_run_logs_and_evaluates_whole_games(game, script, tmp_path, monkeypatch,
     assert set(logged["charts/episodic_length"].values()) == set(logged["eval/episodic_length"].values()) == {30}
     assert len(logged["charts/episodic_return"]) == (1 if script in PPO else 2), "PPO plays two games at a time"
     assert "no time limit" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_emulator_prints_nothing_and_is_not_needed_for_other_tasks(script, monkeypatch, capfd):
+    """Its banner would be in each run's errors; without it environments in modules are made all the same."""
+    import ale_py
+
+    module, env_id = importlib.import_module(script), "odd_envs:Odd/Discrete-v0"
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Info)
+    ale_py.ALEInterface()
+    assert "Arcade Learning Environment" in "".join(capfd.readouterr())
+    module.make_env(env_id)
+    ale_py.ALEInterface()
+    assert "".join(capfd.readouterr()) == ""
+    monkeypatch.setitem(sys.modules, "ale_py", None)  # makes `import ale_py` an ImportError
+    module.make_env(env_id)
 
 
 def test_games_begin_with_up_to_30_frames_of_doing_nothing():
