@@ -342,6 +342,7 @@ MUTANTS = {
         },
         "runs": {
             "a duration without an end": ('if (args.target_entropy_end is None) != (args.target_entropy_duration == 0):', 'if args.target_entropy_end is not None and args.target_entropy_duration == 0:'),
+            'a rounded number of steps is not the one that counts': ('            args = replace(args, total_timesteps=total)\n', ''),
             'a part is left over': ('    if args.num_envs * args.num_steps % args.num_minibatches:', '    if False:'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
         },

@@ -1171,6 +1171,16 @@ def test_run_made_longer_from_python(script, tmp_path):
         assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == (total or 60)
 
 
+def test_rollouts_are_whole_to_the_end_of_a_run_and_of_one_made_longer(main_of, tmp_path):
+    """Of 20 steps: 190 are 200, 210 are 220; so it is in args.json, and there is the last evaluation."""
+    folder = odd_run("ppo_discrete", tmp_path / "runs", total_timesteps=190, eval_interval=150)
+    assert json.loads((folder / "args.json").read_text())["total_timesteps"] == 200
+    outcome = main_of("ppo_discrete", f"--resume {folder} --total-timesteps 210")
+    assert "210 is rounded up to 220, whole rollouts of 20" in outcome.out and "finished at step 220" in outcome.out
+    assert json.loads((folder / "args.json").read_text())["total_timesteps"] == 220
+    assert list(scalars(folder)["eval/episodic_return"]) == [160, 200, 220]
+
+
 def test_run_is_made_as_long_as_the_default_of_its_script(tmp_path, monkeypatch):
     """By a command line, where the other arguments are defaults, too: as from Python they would be if not given."""
     module = importlib.import_module("dqn")
