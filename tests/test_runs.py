@@ -831,7 +831,7 @@ def test_environments_are_closed(script, tmp_path):
             if self in self.opened:
                 self.opened.remove(self)
 
-    odd_run(script, tmp_path / "runs", env_id=register(Counted, script), eval_interval=100)
+    odd_run(script, tmp_path / "runs", env_id=register(Counted, script), total_timesteps=120, eval_interval=60)
     assert Counted.opened == []
 
 
@@ -1212,16 +1212,16 @@ def test_what_was_read_of_a_checkpoint_is_freed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
 def test_environment_that_raises_in_the_first_step_after_a_resume(main_of, tmp_path, monkeypatch, script):
     """The run is where it was, and goes on from there as if nothing had been."""
-    folder = odd_run(script, tmp_path / "runs", total_timesteps=120)
+    folder = odd_run(script, tmp_path / "runs", total_timesteps=60)
     monkeypatch.setenv("ODD", "raise 1")
-    outcome = main_of(script, f"--resume {folder} --total-timesteps 200")
-    assert outcome.status == 1 and f"{script}.py: step 120: RuntimeError" in outcome.err
-    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 120
+    outcome = main_of(script, f"--resume {folder} --total-timesteps 80")
+    assert outcome.status == 1 and f"{script}.py: step 60: RuntimeError" in outcome.err
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 60
     monkeypatch.delenv("ODD")
     outcome = main_of(script, f"--resume {folder}")
-    assert (outcome.status, outcome.err) == (0, "") and f"{folder}: from step 120 on cpu" in outcome.out
+    assert (outcome.status, outcome.err) == (0, "") and f"{folder}: from step 60 on cpu" in outcome.out
     outcome = main_of(script, f"--evaluate {folder}")
-    assert lines(outcome.out)[0] == "agent of step 200", "it is played, and does not go on"
+    assert lines(outcome.out)[0] == "agent of step 80", "it is played, and does not go on"
 
 
 def test_speed_after_a_resume_is_that_of_the_new_steps(tmp_path, monkeypatch):
