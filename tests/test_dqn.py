@@ -268,6 +268,7 @@ def test_frames_come_back_from_a_checkpoint_or_are_left_out(module, capacity):
 def test_size_of_a_checkpoint_is_that_of_the_frames_that_are_there(module):
     """Room for 1000 frames of 7 kB, 12 are there: they are saved where 100 kB may be, and not where 50 kB may."""
     buffer = filled_frames(module, 1000, lengths=(8,))
+    assert buffer.saved_size == 1e9, "140,000 frames"
     for size, is_saved in ((100_000, True), (50_000, False)):
         buffer.saved_size = size
         assert bool(buffer.state_dict()) == is_saved

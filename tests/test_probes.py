@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import math
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -69,6 +70,15 @@ def fake_ale(monkeypatch):
     return make
 
 
+@pytest.fixture
+def game(fake_ale) -> str:
+    """The id of the same game as one of Atari's, which the scripts know by the package that it comes from."""
+    gym.registry.pop("FakeGame-v0", None)
+    kind = type("ale_py", (FakeALE,), {})
+    gym.register("FakeGame-v0", kind, disable_env_checker=True, kwargs={"frameskip": 1})
+    return "FakeGame-v0"
+
+
 @pytest.mark.parametrize("script", ["dqn", "ddqn", "ppo_discrete"])
 @pytest.mark.parametrize("frameskip", [1, 4])
 def test_frames_are_skipped_once(fake_ale, script, frameskip):
@@ -113,6 +123,80 @@ def test_lost_life_does_not_begin_a_new_game(fake_ale, script):
     assert FakeALE.num_resets == 1
     env.reset()
     assert FakeALE.num_resets == 2
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_training_plays_lives_for_signs_of_points(game, script):
+    """The environment that a run makes for itself: an episode ends with each life, and a reward is 1 or -1."""
+    module = importlib.import_module(script)
+    env = module.make_training_env(module.Args(env_id=game))
+    rewards, ends, _ = play_game(getattr(env, "envs", [env])[0])
+    assert len(ends) == 3 and set(rewards) == {1.0, -1.0}
+
+
+class SmallCNN(torch.nn.Sequential):
+    """In the place of NatureCNN, which takes a second to be made: features of the frames' brightness."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(4, 512))
+
+    def forward(self, obs):
+        return super().forward(obs.float().mean((2, 3)))
+
+
+@pytest.mark.parametrize("script", ["dqn", "ppo_discrete"])
+def test_run_logs_and_evaluates_whole_games(game, script, tmp_path, monkeypatch, capsys):
+    """Each score is raw and of three lives, whose ends are not logged; and no game is said to have no end."""
+    monkeypatch.setattr(importlib.import_module(script), "NatureCNN", SmallCNN)
+    lengths = {"total_timesteps": 80, "log_interval": 20, "eval_interval": 80, "eval_episodes": 1}
+    lengths |= {} if script in PPO else {"learning_starts": 70, "batch_size": 2}
+    folder = odd_run(script, tmp_path / "runs", env_id=game, checkpoint_interval=0, **lengths)
+    logged = scalars(folder)
+    assert set(logged["charts/episodic_return"].values()) == set(logged["eval/episodic_return"].values()) == {600}
+    assert set(logged["charts/episodic_length"].values()) == set(logged["eval/episodic_length"].values()) == {30}
+    assert len(logged["charts/episodic_return"]) == (1 if script in PPO else 2), "PPO plays two games at a time"
+    assert "no time limit" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", ATARI)
+def test_emulator_prints_nothing_and_is_not_needed_for_other_tasks(script, monkeypatch, capfd):
+    """Its banner would be in each run's errors; without it environments in modules are made all the same."""
+    import ale_py
+
+    module, env_id = importlib.import_module(script), "odd_envs:Odd/Discrete-v0"
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Info)
+    ale_py.ALEInterface()
+    assert "Arcade Learning Environment" in "".join(capfd.readouterr())
+    module.make_env(env_id)
+    ale_py.ALEInterface()
+    assert "".join(capfd.readouterr()) == ""
+    monkeypatch.setitem(sys.modules, "ale_py", None)  # makes `import ale_py` an ImportError
+    module.make_env(env_id)
+
+
+def test_games_begin_with_up_to_30_frames_of_doing_nothing():
+    """So that they differ: each number from 1 to 30 comes about, and no other."""
+    gym.registry.pop("FakeALE-v0", None)
+    gym.register("FakeALE-v0", FakeALE, disable_env_checker=True, kwargs={"frameskip": 1})
+    for training in (True, False):
+        env = importlib.import_module("dqn").wrap_atari(gym.make("FakeALE-v0"), training)
+        found = set()
+        for seed in range(200):
+            env.reset(seed=seed)
+            found.add(env.unwrapped.frame)
+        assert found == set(range(1, 31))
+
+
+def test_network_of_frames_by_hand():
+    """Three convolutions with strides of 4, 2 and 1 and a layer of 512, each cut off below 0."""
+    cnn = importlib.import_module("dqn").NatureCNN()
+    layers = [layer for layer in cnn if hasattr(layer, "weight")]
+    frames = torch.randint(256, (2, 4, 84, 84), dtype=torch.uint8)
+    x = frames.double() / 255
+    for layer, stride in zip(layers[:3], (4, 2, 1), strict=True):
+        x = torch.nn.functional.conv2d(x, layer.weight.double(), layer.bias.double(), stride).clamp(min=0)
+    expected = (x.flatten(1) @ layers[3].weight.double().T + layers[3].bias.double()).clamp(min=0)
+    assert expected.shape == (2, 512) and torch.allclose(cnn(frames).double(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("script", ATARI)
@@ -248,6 +332,16 @@ def test_logged_step_size_is_the_one_in_use(tmp_path, script):
     [folder] = part.iterdir()
     module.train(module.Args(resume=str(folder)))
     assert scalars(folder)["charts/learning_rate"] == expected
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddqn"])
+def test_logged_epsilon_is_the_one_in_use(tmp_path, script):
+    """From 0.9 to 0.1 in 100 steps: 0.42 in step 60; also after a resume."""
+    folder = odd_run(script, tmp_path / "runs", epsilon_start=0.9, epsilon_end=0.1, total_timesteps=60)
+    module = importlib.import_module(script)
+    module.train(module.Args(resume=str(folder), total_timesteps=120))
+    expected = {60: 0.42, 80: 0.26, 100: 0.1, 120: 0.1}
+    assert scalars(folder)["charts/epsilon"] == {step: pytest.approx(value) for step, value in expected.items()}
 
 
 # ---- Seeds ----

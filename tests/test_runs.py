@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import namedtuple
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
+import numpy as np
 import odd_envs
 import pytest
 import torch
@@ -607,6 +609,15 @@ def odd_run(script: str, out_dir: Path, **changes) -> Path:
     return folder
 
 
+def register(kind: type[gym.Env], script: str) -> str:
+    """The id of an odd environment of this class, whose actions the script can choose."""
+    box = script in ENV and ENV[script] == "Pendulum-v1"
+    gym.registry.pop("OddKind-v0", None)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32) if box else gym.spaces.Discrete(2)
+    gym.register("OddKind-v0", kind, disable_env_checker=True, kwargs={"action_space": action_space})
+    return "OddKind-v0"
+
+
 # ---- Command line ----
 def assert_refused(outcome: Outcome | Run, *words: str) -> None:
     assert outcome.status == 2
@@ -775,6 +786,55 @@ def test_folder_name(script, jobs):
     assert not set(folder.name) & set("/\\:")
 
 
+def test_runs_of_the_same_moment_have_folders_of_their_own(tmp_path):
+    """With the seed in their names."""
+    module = importlib.import_module("sac_continuous")
+    for _ in range(3):
+        module.train(module.Args(**odd_args("sac_continuous", total_timesteps=41, seed=7), out_dir=str(tmp_path)))
+    names = [folder.name for folder in tmp_path.iterdir()]
+    assert len(names) == 3 and all(re.fullmatch(r"odd-envs-Odd-Box-v0__sac_continuous__7__\d+", name) for name in names)
+
+
+@pytest.mark.parametrize("script", [script for script in ALL if script != "ddqn"])  # its train is dqn's
+def test_curves_are_on_the_disk_before_a_checkpoint_of_their_step(script, tmp_path, monkeypatch):
+    """Losses, the evaluation and the episodes that ended there: a run that is killed next goes on after them."""
+    module, there = importlib.import_module(script), {}
+    save = module.save
+
+    def recording_save(state, path):
+        there[state["step"]] = {tag for tag, steps in scalars(path.parent).items() if state["step"] in steps}
+        save(state, path)
+
+    monkeypatch.setattr(module, "save", recording_save)
+    monkeypatch.setenv("ODD_LENGTH", "10")
+    odd_run(script, tmp_path / "runs", total_timesteps=120, eval_interval=60, checkpoint_interval=60)
+    expected = EVAL | {"charts/episodic_return", "charts/episodic_length", f"losses/{min(LOSSES[script])}"}
+    assert there.keys() == {60, 120} and all(expected <= tags for tags in there.values())
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "dqn", *PPO])
+def test_environments_are_closed(script, tmp_path):
+    """Those of evaluations, those that a checkpoint replaces, and the last: no more than two kinds are open at once."""
+
+    class Counted(odd_envs.Odd):
+        opened: list = []  # noqa: RUF012
+
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.opened.append(self)
+
+        def reset(self, **options):
+            assert len(self.opened) <= (3 if script in PPO else 2), "too many are open"
+            return super().reset(**options)
+
+        def close(self):
+            if self in self.opened:
+                self.opened.remove(self)
+
+    odd_run(script, tmp_path / "runs", env_id=register(Counted, script), total_timesteps=120, eval_interval=60)
+    assert Counted.opened == []
+
+
 # ---- Progress ----
 FIGURES = r"(\S+) of 800( steps)?, [\d.]+k? steps/s, \d\d:\d\d left, return=-\d+\.\d"
 
@@ -816,12 +876,60 @@ def test_line_a_minute(main_of, monkeypatch, script, expected):
     assert all(recent for step, _, recent in found if float(step) >= 40)
 
 
+def test_no_lines_on_a_terminal(main_of, monkeypatch):
+    """There is the bar: no line a minute, by a clock on which a step takes 70 seconds."""
+    clock = SimpleNamespace(perf_counter=lambda: 70 * odd_envs.num_steps, time_ns=time.time_ns)
+    monkeypatch.setattr(importlib.import_module("sac_continuous"), "time", clock)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60)).out
+    assert "finished at step 60" in out and "steps/s" not in out
+
+
+def test_recent_return_is_the_mean_of_the_last_hundred_episodes(main_of, tmp_path, monkeypatch):
+    """In each line of progress, and in the last one: 150 episodes of one step."""
+    monkeypatch.setenv("ODD_LENGTH", "1")
+    clock = SimpleNamespace(perf_counter=lambda: 70 * odd_envs.num_steps, time_ns=time.time_ns)
+    monkeypatch.setattr(importlib.import_module("sac_continuous"), "time", clock)
+    flags = odd_flags("sac_continuous", total_timesteps=150, learning_starts=149, checkpoint_interval=0)
+    out = main_of("sac_continuous", flags).out
+    [folder] = (tmp_path / "runs").iterdir()
+    returns = [value for _, value in sorted(scalars(folder)["charts/episodic_return"].items())]
+    shown = re.findall(r"^(\d+)(?:\.\d+)? of 150.*return=(-?[\d.]+)$", out, re.M)
+    assert [int(step) for step, _ in shown] == list(range(1, 151))
+    for step, mean in shown:
+        assert float(mean) == pytest.approx(np.mean(returns[: int(step)][-100:]), abs=0.051)
+    mean = np.mean(returns[-100:])
+    assert f"mean return of the last 100 episodes {mean:.1f}; " in lines(out)[-1]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_last_line_of_a_run_without_a_whole_episode(main_of, monkeypatch):
+    monkeypatch.setenv("ODD_LENGTH", "0")
+    outcome = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "finished at step 60, mean return of the last 0 episodes nan; " in lines(outcome.out)[-1]
+
+
+def test_evaluation_by_hand(main_of, tmp_path, monkeypatch):
+    """Returns of 1, 3 and 8 have a mean of 4 and a deviation of √(26/3) = 2.94; 10, 30 and 26 steps are 22."""
+    module = importlib.import_module("sac_continuous")
+    monkeypatch.setattr(module, "play", lambda *_: iter([(1.0, 10), (3.0, 30), (8.0, 26)]))
+    out = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60, eval_interval=60)).out
+    assert "step 60: evaluation 4.00 ± 2.94" in lines(out)
+    [folder] = (tmp_path / "runs").iterdir()
+    found = scalars(folder)
+    assert found["eval/episodic_return"] == {60: 4} and found["eval/episodic_length"] == {60: 22}
+    assert found["eval/episodic_return_std"] == {60: pytest.approx(2.9439, abs=1e-4)}
+
+
 @pytest.mark.parametrize("script", ALL)
 def test_last_line_says_what_was_reached(main_of, tmp_path, script):
     """Step, mean return of the last 100 episodes, and the command that plays it, whole, of a folder with a space."""
     outcome = main_of(script, odd_flags(script) + " --out-dir 'my runs'")
     assert (outcome.status, outcome.err) == (0, "")
     [folder] = (tmp_path / "my runs").iterdir()
+    assert script in PPO or "replay buffer: 200 transitions, " in outcome.out, "no more than the run has steps"
+    assert "rounded up" not in outcome.out, "200 steps are whole rollouts"
     returns = scalars(folder)["charts/episodic_return"]
     last = lines(outcome.out)[-1]
     step, number, mean = re.match(
@@ -1028,7 +1136,28 @@ def test_run_made_longer(script, tmp_path, main_of, monkeypatch):
     arguments = [json.loads((folder / "args.json").read_text()) for folder in (long, short)]
     assert [each.pop("out_dir") for each in arguments] == [str(tmp_path / "long"), str(tmp_path / "short")]
     assert arguments[0] == arguments[1]
-    assert torch.load(short / "agent.pt", weights_only=True)["args"]["total_timesteps"] == 200
+    of_agent = torch.load(short / "agent.pt", weights_only=True)["args"]
+    assert (of_agent["total_timesteps"], of_agent["resume"]) == (200, None), "or it could not be played"
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "td3", "ddpg"])
+def test_random_steps_after_a_checkpoint_are_those_of_a_run_that_goes_on_from_it(script, tmp_path, monkeypatch):
+    """Both draw them from the checkpoint's seeds; the run that goes on was stopped after a checkpoint, in step 60."""
+    module, lengths = importlib.import_module(script), {"learning_starts": 110, "total_timesteps": 120}
+    whole = odd_run(script, tmp_path / "whole", **lengths)
+    restart = module.Run.restart
+
+    def stop(run):
+        if run.step == 60:
+            raise SystemExit(0)
+        return restart(run)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(module.Run, "restart", stop)
+        odd_run(script, tmp_path / "stopped", **lengths)
+    [stopped] = (tmp_path / "stopped").iterdir()
+    module.train(module.Args(resume=str(stopped)))
+    assert_same_run(whole, stopped)
 
 
 @pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
@@ -1040,6 +1169,69 @@ def test_run_made_longer_from_python(script, tmp_path):
         agent = module.train(module.Args(resume=str(folder), **changes))
         assert agent.args.total_timesteps == (total or 60)
         assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == (total or 60)
+
+
+def test_rollouts_are_whole_to_the_end_of_a_run_and_of_one_made_longer(main_of, tmp_path):
+    """Of 20 steps: 190 are 200, 210 are 220; so it is in args.json, and there is the last evaluation."""
+    folder = odd_run("ppo_discrete", tmp_path / "runs", total_timesteps=190, eval_interval=150)
+    assert json.loads((folder / "args.json").read_text())["total_timesteps"] == 200
+    outcome = main_of("ppo_discrete", f"--resume {folder} --total-timesteps 210")
+    assert "210 is rounded up to 220, whole rollouts of 20" in outcome.out and "finished at step 220" in outcome.out
+    assert json.loads((folder / "args.json").read_text())["total_timesteps"] == 220
+    assert list(scalars(folder)["eval/episodic_return"]) == [160, 200, 220]
+
+
+def test_run_is_made_as_long_as_the_default_of_its_script(tmp_path, monkeypatch):
+    """By a command line, where the other arguments are defaults, too: as from Python they would be if not given."""
+    module = importlib.import_module("dqn")
+    args = module.Args(total_timesteps=60_000)
+    module.save({"script": "dqn", "args": dataclasses.asdict(args), "step": 0}, tmp_path / "checkpoint.pt")
+    command = ["dqn.py", "--resume", str(tmp_path), "--total-timesteps", str(module.Args.total_timesteps)]
+    monkeypatch.setattr(sys, "argv", command)
+    run = module.Run(module.parse_args())
+    run.lock.close()
+    assert run.args == module.Args(resume=str(tmp_path)) and run.args.total_timesteps > 60_000
+
+
+def test_what_was_read_of_a_checkpoint_is_freed(tmp_path, monkeypatch):
+    """A large replay buffer is not there twice while the run goes on."""
+    module, folder = importlib.import_module("sac_continuous"), odd_run("sac_continuous", tmp_path, total_timesteps=60)
+    load, step_env, read, kept = module.load, module.Run.step_env, [], []
+
+    def recording_load(path):
+        state = load(path)
+        read.append(weakref.ref(state["buffer"]["rows"]))
+        return state
+
+    monkeypatch.setattr(module, "load", recording_load)
+    monkeypatch.setattr(module.Run, "step_env", lambda run, a: (kept.append(read[0]()), step_env(run, a))[1])
+    module.train(module.Args(resume=str(folder), total_timesteps=70))
+    assert kept == [None] * 10
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
+def test_environment_that_raises_in_the_first_step_after_a_resume(main_of, tmp_path, monkeypatch, script):
+    """The run is where it was, and goes on from there as if nothing had been."""
+    folder = odd_run(script, tmp_path / "runs", total_timesteps=60)
+    monkeypatch.setenv("ODD", "raise 1")
+    outcome = main_of(script, f"--resume {folder} --total-timesteps 80")
+    assert outcome.status == 1 and f"{script}.py: step 60: RuntimeError" in outcome.err
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 60
+    monkeypatch.delenv("ODD")
+    outcome = main_of(script, f"--resume {folder}")
+    assert (outcome.status, outcome.err) == (0, "") and f"{folder}: from step 60 on cpu" in outcome.out
+    outcome = main_of(script, f"--evaluate {folder}")
+    assert lines(outcome.out)[0] == "agent of step 80", "it is played, and does not go on"
+
+
+def test_speed_after_a_resume_is_that_of_the_new_steps(tmp_path, monkeypatch):
+    """Five seconds for each, by a clock that does not begin at 0."""
+    module, folder = importlib.import_module("sac_continuous"), odd_run("sac_continuous", tmp_path, total_timesteps=120)
+    clock = SimpleNamespace(perf_counter=lambda: 1000 + 5 * odd_envs.num_steps, time_ns=time.time_ns)
+    monkeypatch.setattr(module, "time", clock)
+    module.train(module.Args(resume=str(folder), total_timesteps=160))
+    speeds = {event.step: event.value for event in EventAccumulator(str(folder)).Reload().Scalars("charts/SPS")}
+    assert [speeds[step] for step in (140, 160)] == pytest.approx([0.2, 0.2])
 
 
 def test_run_cannot_be_made_shorter_nor_longer_than_its_schedule(main_of, tmp_path):
@@ -1156,7 +1348,33 @@ def test_signal_in_the_last_evaluation(main_of, tmp_path, monkeypatch):
     assert main_of("sac_continuous", odd_flags("sac_continuous", eval_interval=200)).status == 143
 
 
+def test_signal_while_the_disk_is_full(main_of, monkeypatch):
+    """The run did not stop well: what it has learned since its last checkpoint is lost, and status 1 says so."""
+
+    def full(state, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("ODD", "SIGTERM 130")
+    monkeypatch.setattr(importlib.import_module("sac_continuous"), "save", full)
+    outcome = main_of("sac_continuous", odd_flags("sac_continuous", checkpoint_interval=0))
+    assert outcome.status == 1 and "stopped at step" not in outcome.out
+    assert "step 130: no checkpoint" in outcome.err and "--resume" in lines(outcome.err)[-1]
+
+
 # ---- Environments that fail ----
+@pytest.mark.parametrize("script", ["sac_continuous", *PPO])
+def test_last_observation_of_an_episode_that_is_not_finite(main_of, script):
+    """A simulation that explodes and ends; PPO plays two episodes of 20 steps at a time, and sees their first obs."""
+
+    class Exploding(odd_envs.Odd):
+        def obs(self):
+            return np.full(2, np.nan if self.time == 20 else 0, np.float32)
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Exploding, script)))
+    assert outcome.status == 1
+    assert f"step {40 if script in PPO else 20}: obs of OddKind-v0 is not finite" in lines(outcome.err)[-1]
+
+
 @pytest.mark.parametrize("script", ALL)
 def test_environment_that_raises(main_of, tmp_path, monkeypatch, script):
     """Status 1, one line with the step and the command that goes on, a traceback in the output, and a checkpoint."""
@@ -1276,6 +1494,27 @@ def test_wandb_content(jobs):
     assert len(calls) == 3 and ("charts/episodic_return", EPISODE) in sent
     for (tag, step), value in sent.items():
         assert value == pytest.approx(written[tag][step], rel=1e-6), tag
+
+
+def test_wandb_gets_project_team_and_place(tmp_path, monkeypatch):
+    """And the number of the step as the axis of all curves; a video is in the log of its evaluation."""
+    module, options, axes, logged = importlib.import_module("sac_continuous"), {}, {}, []
+    wandb = SimpleNamespace(
+        init=lambda **given: options.update(given),
+        define_metric=lambda name, **given: axes.update({name: given}),
+        log=logged.append,
+        finish=lambda: None,
+        Video=lambda path: f"film of {path}",
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    whose = {"wandb_project": "of mine", "wandb_entity": "my team"}
+    folder = odd_run("sac_continuous", tmp_path, track=True, total_timesteps=60, **whose)
+    assert (options["project"], options["entity"], Path(options["dir"])) == ("of mine", "my team", folder)
+    assert (options["name"], options["id"]) == (folder.name, folder.name)
+    assert axes == {"*": {"step_metric": "global_step"}}
+    run = SimpleNamespace(writer=None, wandb=wandb, step=7)
+    module.Run.log(run, {"eval/episodic_return": 2.0}, "a.mp4")
+    assert logged[-1] == {"eval/episodic_return": 2.0, "eval/video": "film of a.mp4", "global_step": 7}
 
 
 # ---- The other scripts, in brief ----
