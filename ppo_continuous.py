@@ -553,6 +553,7 @@ def make_env(env_id: str, render: bool = False) -> gym.Env:
     if not (np.isfinite(width) & (width > 0)).all():
         raise UsageError(f"--env-id {env_id}: its actions need low < high, and cannot be unbounded: {env.action_space}")
     env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, to_number))
+    env = gym.wrappers.TransformObservation(env, np.copy, env.observation_space)  # it may reuse its array
     return gym.wrappers.ClipAction(gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1)))
 
 
@@ -574,9 +575,9 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
     """
     env = make_env(args.env_id, render=video is not None)
     if video:
-        recorded = range(args.eval_episodes if args.evaluate else 1)
-        options = {"episode_trigger": recorded.__contains__, "disable_logger": True}
-        env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
+        options = {"disable_logger": True, "episode_trigger": lambda episode: args.evaluate or episode == 0}
+        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder; their names differ by the step
+            env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
     for episode in range(args.eval_episodes):
         obs, _ = env.reset(seed=2**31 - 1 - episode)  # far from the seeds of training
         done = False
@@ -653,7 +654,7 @@ def parse_args() -> Args:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        words = re.sub("[│╭╮╰╯─]+", " ", box.getvalue().partition("\n")[2]).split()
+        words = re.sub("[│╭╮╰╯─]+|-{9,}", " ", box.getvalue().partition("\n")[2]).split()
         raise UsageError(" ".join(words).partition(" For full helptext")[0]) from None
     given = [flag for flag in asdict(args) if getattr(args, flag) != getattr(of_run, flag)]
     others = ["--" + flag.replace("_", "-") for flag in given if flag != "total_timesteps" or args.resume is None]
@@ -669,7 +670,7 @@ def check_module(args: Args) -> None:
     folder = Path(run_dir).resolve().parent if run_dir else Path(args.out_dir).resolve()
     if Path(__file__).resolve().is_relative_to(folder):  # then so does everything
         folder = Path(run_dir or folder / "runs").resolve()
-    spec = importlib.util.find_spec(package) if package else None  # imports nothing
+    spec = importlib.util.find_spec(package) if package not in ("", "__main__") else None  # imports nothing
     for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
         if place and Path(place, *rest).resolve().is_relative_to(folder):
             raise UsageError(f"--env-id {args.env_id}: a module in the folder of runs, {folder}, is not imported")

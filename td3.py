@@ -479,9 +479,9 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
     """
     env = make_env(args.env_id, render=video is not None)
     if video:
-        recorded = range(args.eval_episodes if args.evaluate else 1)
-        options = {"episode_trigger": recorded.__contains__, "disable_logger": True}
-        env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
+        options = {"disable_logger": True, "episode_trigger": lambda episode: args.evaluate or episode == 0}
+        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder; their names differ by the step
+            env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
     for episode in range(args.eval_episodes):
         obs, _ = env.reset(seed=2**31 - 1 - episode)  # far from the seeds of training
         done = False
@@ -558,7 +558,7 @@ def parse_args() -> Args:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        words = re.sub("[│╭╮╰╯─]+", " ", box.getvalue().partition("\n")[2]).split()
+        words = re.sub("[│╭╮╰╯─]+|-{9,}", " ", box.getvalue().partition("\n")[2]).split()
         raise UsageError(" ".join(words).partition(" For full helptext")[0]) from None
     given = [flag for flag in asdict(args) if getattr(args, flag) != getattr(of_run, flag)]
     others = ["--" + flag.replace("_", "-") for flag in given if flag != "total_timesteps" or args.resume is None]
@@ -574,7 +574,7 @@ def check_module(args: Args) -> None:
     folder = Path(run_dir).resolve().parent if run_dir else Path(args.out_dir).resolve()
     if Path(__file__).resolve().is_relative_to(folder):  # then so does everything
         folder = Path(run_dir or folder / "runs").resolve()
-    spec = importlib.util.find_spec(package) if package else None  # imports nothing
+    spec = importlib.util.find_spec(package) if package not in ("", "__main__") else None  # imports nothing
     for place in [spec.origin, *(spec.submodule_search_locations or [])] if spec else []:
         if place and Path(place, *rest).resolve().is_relative_to(folder):
             raise UsageError(f"--env-id {args.env_id}: a module in the folder of runs, {folder}, is not imported")
@@ -621,7 +621,7 @@ def check_args(args: Args) -> None:
 def free_memory() -> float:
     """Bytes that the machine and every container around this process (cgroups) have left; inf where none says so."""
     meminfo, cgroups = Path("/proc/meminfo"), Path("/proc/self/cgroup")
-    if not meminfo.exists():  # not on Linux
+    if not (meminfo.exists() and cgroups.exists()):  # not on Linux
         return math.inf
     free = 1024.0 * int(re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text())[1])
     for line in cgroups.read_text().splitlines():

@@ -334,7 +334,7 @@ MUTANTS = {
         "failures": {
             'games are trained on as they are evaluated': ('args.env_id, training=True)', 'args.env_id)'),
             'the return of an evaluation is its length': ('float(info["episode"]["r"]), int(info["episode"]["l"])', 'float(info["episode"]["l"]), int(info["episode"]["r"])'),
-            'all episodes are recorded in training': ('range(args.eval_episodes if args.evaluate else 1)', 'range(args.eval_episodes)'),
+            'all episodes are recorded in training': ('args.evaluate or episode == 0', 'True'),
             'an environment draws on a screen': ('render_mode="rgb_array" if render else None', 'render_mode=None'),
             'an old environment is warned of': ('warnings.catch_warnings(action="ignore", category=DeprecationWarning)', 'contextlib.nullcontext()'),
             'a hint whatever is wrong': (' if isinstance(error, ModuleNotFoundError) else ""', ''),

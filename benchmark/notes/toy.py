@@ -8,8 +8,8 @@ would leave to the left. So it should go left at once. An episode is cut after 5
 
 There are no random actions before the first update. DDPG and TD3 explore by an action of the policy, and in a tenth of
 the steps by one that is uniformly random, so that rewards are found whatever the policy does. SAC explores as it always
-does, with its learned α, which begins at 0.2, or with one that is fixed. A run of DDPG and TD3 ends early when its policy
-has gone left in four evaluations in a row, since it stays there; SAC's goes on, since its policy may turn back.
+does, with its learned α, which begins at 0.2, or with one that is fixed. A run of DDPG and TD3 ends early when its
+policy has gone left in four evaluations in a row, since it stays there; SAC's goes on, since its policy may turn back.
 """
 
 import argparse
