@@ -567,10 +567,17 @@ def test_frames_of_a_checkpoint_go_into_the_larger_buffer_of_a_longer_run(module
             kept.append(transition[2])
         batch = longer.sample(600)
         rewards = sorted(batch.reward.unique().tolist())
-        assert rewards == kept[-len(rewards) :] and len(rewards) >= len(kept) - 2, (
-            "where episodes are short, a few less"
-        )
+        assert rewards == kept[-len(rewards) :] and len(rewards) >= len(kept) - 2, "of short episodes a few less"
         for obs, action, reward, next_obs, terminated in zip(*(value.numpy() for value in batch), strict=True):
             [expected] = [transition for transition in transitions if transition[2] == reward]
             assert np.array_equal(obs, expected[0]) and np.array_equal(next_obs, expected[3])
             assert action[0] == expected[1] and terminated == expected[4]
+
+
+def test_exponential_schedule_is_as_long_as_its_help_says(module):
+    """With the factor that is the default ε is at 0.05 after 150,000 steps, and not before."""
+    args = module.Args(epsilon_schedule="exponential", cuda=False)
+    agent = module.Agent(OBS_SPACE, ACTION_SPACE, args)
+    for step, epsilon in ((0, 1.0), (75_000, 0.2231), (149_000, 0.0508), (150_000, 0.05)):
+        agent.anneal(step)
+        assert agent.epsilon == pytest.approx(epsilon, abs=1e-4)
