@@ -268,6 +268,7 @@ def test_frames_come_back_from_a_checkpoint_or_are_left_out(module, capacity):
 
 def test_size_of_a_checkpoint_is_that_of_the_frames_that_are_there(module):
     """Room for 1000 frames of 7 kB, 12 are there: they are saved where 100 kB may be, and not where 50 kB may."""
+    assert module.FrameBuffer.saved_size == 1e9, "a gigabyte, as README.md says"
     buffer = filled_frames(module, 1000, lengths=(8,))
     for size, is_saved in ((100_000, True), (50_000, False)):
         buffer.saved_size = size
@@ -581,3 +582,17 @@ def test_exponential_schedule_is_as_long_as_its_help_says(module):
     for step, epsilon in ((0, 1.0), (75_000, 0.2231), (149_000, 0.0508), (150_000, 0.05)):
         agent.anneal(step)
         assert agent.epsilon == pytest.approx(epsilon, abs=1e-4)
+
+
+@pytest.mark.parametrize("obs_space", [OBS_SPACE, FRAMES], ids=["vectors", "frames"])
+def test_update_keeps_every_tensor_on_the_device(module, obs_space, monkeypatch):
+    """Buffer and update on the device "meta": a tensor that is left on the CPU, or read back, raises."""
+    monkeypatch.setattr(module, "pick_device", lambda args: torch.device("meta"))
+    agent = make_agent(module, obs_space)
+    buffer = module.make_buffer(obs_space, 10, agent.device)
+    for _ in range(3):
+        buffer.add(np.zeros(obs_space.shape, obs_space.dtype), np.array(1), 0.0, np.zeros(obs_space.shape), False)
+    batch = buffer.sample(8)
+    losses = agent.update(batch)
+    agent.update_target()
+    assert {value.device.type for value in (*batch, *losses.values(), *agent.state_dict().values())} == {"meta"}

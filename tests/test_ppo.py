@@ -16,6 +16,7 @@ import ppo_discrete
 OBS_SPACE = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 SPACES = {"ppo_discrete": gym.spaces.Discrete(3), "ppo_continuous": gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)}
 PAIR = [ppo_discrete, ppo_continuous]
+SCHEDULES, ACTION_TYPES = ("linear", "exponential"), {ppo_discrete: torch.int64, ppo_continuous: torch.float32}
 T = torch.tensor
 
 
@@ -445,6 +446,31 @@ def test_minibatch_of_one_sample_gives_no_nan(module):
     assert all(parameter.isfinite().all() for parameter in agent.network.parameters())
 
 
+def test_advantages_that_are_all_equal_give_no_nan(module):
+    """Zero rewards and a value of 0 everywhere: normalised they have no deviation to divide by."""
+    agent = make_agent(module)
+    with torch.no_grad():
+        agent.network.critic[-1].weight.zero_()
+    assert all(value.isfinite() for value in agent.update(make_batch(agent, reward=0.0)).values())
+    assert all(parameter.isfinite().all() for parameter in agent.network.parameters())
+
+
+def test_update_of_a_minibatch_keeps_every_tensor_on_the_device(module, monkeypatch):
+    """On the device "meta": a tensor that is left on the CPU raises. So do the schedules, before it."""
+    moves = {"ent_coef": 0.1, "ent_coef_end": 0.01, "ent_coef_duration": 10}
+    for changes in ({"ent_autotune": True, "ent_coef": 0.1}, *(moves | {"ent_coef_schedule": x} for x in SCHEDULES)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "pick_device", lambda args: torch.device("meta"))
+            agent = make_agent(module, **changes)
+        agent.anneal(5)
+        agent.set_target_entropy(0.5)
+        numbers = torch.zeros(3, 8, device="meta")
+        action = torch.zeros((8,) if module is ppo_discrete else (8, 3), device="meta", dtype=ACTION_TYPES[module])
+        losses = agent.update_minibatch(module.Minibatch(torch.zeros(8, 4, device="meta"), action, *numbers))
+        assert {value.device.type for value in losses.values()} == {"meta"}
+        assert {value.device.type for value in agent.state_dict().values()} == {"meta"}
+
+
 def test_large_kl_ends_the_passes(module):
     counts = {}
     for target_kl in (None, 1e-9, 1e9):
@@ -791,6 +817,10 @@ def test_log_std_stays_within_its_bounds():
     assert agent.network.log_std.tolist() == [-0.5] * 3
     agent.update(make_batch(agent))
     assert agent.network.log_std.max() == 2 and agent.network.log_std.min() >= -5
+    agent = make_agent(ppo_continuous, learning_rate=1e-9)
+    agent.network.log_std.data.fill_(-6.0)
+    agent.update(make_batch(agent))
+    assert agent.network.log_std.tolist() == pytest.approx([-5.0] * 3)
     agent = make_agent(ppo_continuous, std="head")
     with torch.no_grad():
         agent.network.actor[-1].bias[3:] = T([-1e3, 0.0, 1e3])
