@@ -48,6 +48,11 @@ MUTANTS = {
             'density of the wrong normal': ('- log_std - 0.5 * math.log', '+ log_std - 0.5 * math.log'),
         },
         "continuous": {
+            "Adam's epsilon is PPO's": ('lr: float, eps: float = 1e-8', 'lr: float, eps: float = 1e-5'),
+            "a target entropy of one's own moves to the default": ('end = start if args.target_entropy_end is None', 'end = -action_dim if args.target_entropy_end is None'),
+            'a GPU is taken unasked': ('args.cuda and torch.cuda.is_available()', 'torch.cuda.is_available()'),
+            'the logged value is the smaller one': ('"q": q1.mean()', '"q": torch.minimum(q1, q2).mean()'),
+            "the temperature has the actor's step size": ('Adam(self, "log_alpha", args.alpha_lr)', 'Adam(self, "log_alpha", args.actor_lr)'),
             "the logged entropy is that of the next observations": ('"entropy": -log_prob.mean()}', '"entropy": -next_log_prob.mean()}'),
             'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
             "note 003: entropy left out of the actor's gradient": ('"actor_loss": actor_loss(log_prob, q1', '"actor_loss": actor_loss(log_prob.detach(), q1'),
@@ -173,6 +178,7 @@ MUTANTS = {
             'one critic is not trained': ('F.mse_loss(q1, target) + F.mse_loss(q2, target)', '2 * F.mse_loss(q1, target)'),
         },
         "continuous": {
+            'the logged value is the target': ('"q": q1.mean()', '"q": target.mean()'),
             'note 003: online critics in the target': ('for critic in self.critics_target)', 'for critic in self.critics)'),
             'online actor in the target': ('smooth_target_action(self.actor_target(next_obs)', 'smooth_target_action(self.actor(next_obs)'),
             'targets move in each update': ('            polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)\n', '        polyak_update(self.critics.parameters(), self.critics_target.parameters(), self.args.tau)\n        if self.since_actor == 0:\n'),
@@ -194,6 +200,8 @@ MUTANTS = {
             'actor descends the value': ('return -q.mean()', 'return q.mean()'),
         },
         "continuous": {
+            'a layer is linear': ('Linear(256, 256), nn.ReLU()]', 'Linear(256, 256)]'),
+            "the actor has the critic's step size": ('Adam(self, "actor", args.actor_lr)', 'Adam(self, "actor", args.critic_lr)'),
             'online critic in the target': ('self.critic_target(next_obs, self.actor', 'self.critic(next_obs, self.actor'),
             'online actor in the target': ('next_obs, self.actor_target(next_obs))', 'next_obs, self.actor(next_obs))'),
             'note 003: action is not clipped': ('action = (action + self.noise).clamp(-1, 1)', 'action = action + self.noise'),
@@ -208,6 +216,9 @@ MUTANTS = {
         },
     },
     "dqn": {
+        "conventions": {
+            'the target is copied twice as often': ('target_update_interval: int = 500', 'target_update_interval: int = 250'),
+        },
         "probes": {
             "frames are skipped twice": ('if env.spec.kwargs.get("frameskip") == 1:', 'if env.spec.kwargs.get("frameskip", 1):'),
         },
@@ -218,6 +229,14 @@ MUTANTS = {
             'loss of the best action instead of the one taken': ('q.gather(-1, action.unsqueeze(-1)).squeeze(-1)', 'q.max(-1).values'),
         },
         "dqn": {
+            'the logged value is of all actions': ('"q": q.amax(-1).mean()', '"q": q.mean()'),
+            'a layer is linear': ('nn.Linear(120, 84), nn.ReLU()]', 'nn.Linear(120, 84)]'),
+            'the first convolution is linear': ('nn.Conv2d(4, 32, 8, stride=4), nn.ReLU(), ', 'nn.Conv2d(4, 32, 8, stride=4), '),
+            'frames of a ring go to the start of a larger one': ('self.frames[numbers % len(self.frames)] = frames[numbers % len(frames)].to(self.frames.device)', 'self.frames[: len(frames)] = frames.to(self.frames.device)'),
+            'the third convolution is linear': ('nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()]', 'nn.Conv2d(64, 64, 3), nn.Flatten()]'),
+            'numbers of frames stay on the CPU': ('torch.arange(1 - self.stack, 2, device=device)', 'torch.arange(1 - self.stack, 2)'),
+            'a tenth of a gigabyte is saved': ('saved_size = 1e9', 'saved_size = 1e8'),
+            'an episode goes on over a checkpoint': ('        self.last_obs = None  # after a checkpoint an episode begins\n', ''),
             "the size of a checkpoint is that of all room for frames": ('if tensors["frames"].nbytes > self.saved_size:', 'if self.frames.nbytes > self.saved_size:'),
             "after a lost life the old observation is shown": ('(obs, _), terminated = self.env.reset(), False', '_, terminated = self.env.reset(), False'),
             "a run without its frames learns at once": ('learning = buffer.num_added >= args.learning_starts', 'learning = step > args.learning_starts'),
@@ -262,7 +281,24 @@ MUTANTS = {
         },
     },
     "ppo_discrete": {
+        "conventions": {
+            'another clip range': ('clip_coef: float = 0.2', 'clip_coef: float = 0.1'),
+        },
         "ppo": {
+            'normalised advantages keep their mean': ('(advantage - advantage.mean()) / (advantage.std() + 1e-8)', 'advantage / (advantage.std() + 1e-8)'),
+            'the losses are those of the last minibatch': ('torch.stack([losses[name] for losses in history]).mean()', 'history[-1][name]'),
+            'targets are those of other samples': ('advantage.flatten(), target.flatten())', 'advantage.flatten(), target.T.flatten())'),
+            'the policy does not start near uniform': ('mlp(obs_shape[0], num_actions, 0.01)', 'mlp(obs_shape[0], num_actions, 1.0)'),
+            'the value starts near 0': ('mlp(obs_shape[0], 1, 1.0)', 'mlp(obs_shape[0], 1, 0.01)'),
+            "biases start as PyTorch's": ('    nn.init.zeros_(layer.bias)\n', ''),
+            'hidden units are rectified': ('orthogonal(nn.Linear(64, 64)), nn.Tanh()]', 'orthogonal(nn.Linear(64, 64)), nn.ReLU()]'),
+            'frames are kept as float32': ('dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32', 'dtype = np.float32'),
+            'the clip fraction is of the default range': ('(ratio - 1).abs() > self.args.clip_coef', '(ratio - 1).abs() > Args.clip_coef'),
+            "a target entropy of one's own moves to 0.5": ('end = start if args.target_entropy_end is None', 'end = 0.5 if args.target_entropy_end is None'),
+            'the policy of frames does not start near uniform': ('nn.Linear(512, num_actions), 0.01)', 'nn.Linear(512, num_actions))'),
+            "the network of frames starts as PyTorch's": ('                    orthogonal(layer)\n', '                    pass\n'),
+            'a loss goes to the CPU': ('return dict(zip(names, values, strict=True))', 'return dict(zip(names, values.cpu(), strict=True))'),
+            'the coefficient stays on the CPU': ('self.register_buffer("ent_coef", ent_coef)', 'self.ent_coef = ent_coef'),
             'note 002: the entropy is added': ('vf_coef * value_loss - (ent_coef', 'vf_coef * value_loss + (ent_coef'),
             'note 001: target entropy of -log n': ('start = 0.5 if args.target_entropy is None', 'start = -1.0 if args.target_entropy is None'),
             'note 001: learned coefficient the wrong way round': ('log_ent_coef * (entropy.detach() - target_entropy)', 'log_ent_coef * (target_entropy - entropy.detach())'),
@@ -317,6 +353,13 @@ MUTANTS = {
     },
     "ppo_continuous": {
         "ppo": {
+            'next observations are not scaled': ('self.scale(seen_obs), self.scale(next_obs)  #', 'self.scale(seen_obs), next_obs  #'),
+            'the statistics are of scaled observations': ('self.normalizer.update(seen_obs)', 'self.normalizer.update(obs)'),
+            'scaled rewards are not used': ('reward = self.reward_scaler(reward, done)', 'self.reward_scaler(reward, done)'),
+            'observations are clipped without norm_obs too': ('return self.normalizer(obs) if self.args.norm_obs else obs', 'return self.normalizer(obs)'),
+            "a target entropy of one's own moves to the default": ('end = start if args.target_entropy_end is None', 'end = -action_dim if args.target_entropy_end is None'),
+            'log std has no lower bound': ('self.network.log_std.clamp_(LOG_STD_MIN, LOG_STD_MAX)', 'self.network.log_std.clamp_(max=LOG_STD_MAX)'),
+            'equal advantages give nan': ('(advantage.std() + 1e-8)', 'advantage.std()'),
             "scaled rewards are clipped above only": ('return (reward / self.statistics.std).clamp(-10, 10)', 'return (reward / self.statistics.std).clamp(max=10)'),
             "target_kl is compared with the last minibatch": ('if torch.stack(kls).mean() > self.args.target_kl:', 'if kls[-1] > self.args.target_kl:'),
             'target_kl is compared with all passes': ('for losses in history[-self.args.num_minibatches :]]', 'for losses in history]'),
@@ -430,6 +473,7 @@ TESTS = [
     "loop",
     "command_line",
     "logs",
+    "conventions",
     "failures",
     "runs",
 ]

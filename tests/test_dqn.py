@@ -253,7 +253,9 @@ def test_frames_come_back_from_a_checkpoint_or_are_left_out(module, capacity):
     buffer = filled_frames(module, capacity, lengths=(5, 9, 12, 15, 1, 2, 1))
     other, none = (module.FrameBuffer((4, 84, 84), capacity, torch.device("cpu")) for _ in range(2))
     other.load_state_dict(buffer.state_dict())
-    for transition in [None, *episodes_of_frames((3, 4))]:
+    *_, (*_, last, _) = episodes_of_frames((5, 9, 12, 15, 1, 2, 1))
+    alike = last, np.array(0), 0.0, np.stack([*last[1:], stamp(0, 99)]), False  # an episode that begins as one ended
+    for transition in [None, alike, *episodes_of_frames((3, 4))]:
         samples = []
         for both in (buffer, other):
             if transition is not None:
