@@ -123,7 +123,8 @@ def test_sac_critic_loss_sees_the_stored_action_and_both_critics(monkeypatch):
     calls = spy(monkeypatch, "critic_loss")
     batch, agent = make_batch(), make_agent()
     expected = [critic(batch.obs, batch.action).detach() for critic in agent.critics]
-    agent.update(batch)
+    logged = agent.update(batch)
+    assert logged["q"].item() == pytest.approx(expected[0].mean().item(), abs=1e-6)
     assert torch.allclose(calls[0][0].detach(), expected[0]) and torch.allclose(calls[0][1].detach(), expected[1])
     assert not torch.allclose(expected[0], expected[1])
 
@@ -188,9 +189,10 @@ def test_critic_loss_sees_the_stored_action(module, monkeypatch):
     expected = [
         critic(batch.obs, batch.action).detach() for critic in (critics(agent) if module is td3 else [agent.critic])
     ]
-    agent.update(batch)
+    logged = agent.update(batch)
     for q, value in zip(calls[0][:-1], expected, strict=True):
         assert torch.allclose(q.detach(), value)
+    assert logged["q"].item() == pytest.approx(expected[0].mean().item(), abs=1e-6), "of the first critic"
 
 
 @deterministic
@@ -312,6 +314,38 @@ def test_every_parameter_moves(module):
 
 
 @every
+def test_each_network_has_its_own_step_size(module):
+    """The first step of Adam moves what has a clear gradient by the step size."""
+    sizes = {"actor_lr": 1e-3, "critic_lr": 1e-2} | ({"alpha_lr": 1e-4} if module is sac else {})
+    agent = make_agent(module, **sizes, **NO_DELAY[module])
+    before = {name: value.detach().clone() for name, value in agent.named_parameters()}
+    agent.update(make_batch())
+    moved = {name: (value - before[name]).abs().max().item() for name, value in agent.named_parameters()}
+    for part, size in (("actor.", 1e-3), ("critic.", 1e-2), ("critics.", 1e-2), ("log_alpha", 1e-4)):
+        of_part = [value for name, value in moved.items() if name.startswith(part)]
+        assert of_part == pytest.approx([size] * len(of_part), rel=0.05), part
+
+
+@every
+def test_hidden_layers_are_two_of_256_rectified_units(module):
+    """Through one unit of each layer 0.5 stays 0.5 and -0.5 becomes 0, before the actor's tanh."""
+    agent = make_agent(module)
+    critic = agent.critic if module is ddpg else agent.critics[1]
+    for network, sizes in ((agent.actor.net, (4, 4 if module is sac else 2)), (critic.net, (6, 1))):
+        linears = [layer for layer in network if isinstance(layer, nn.Linear)]
+        assert [layer.in_features for layer in linears] == [sizes[0], 256, 256]
+        assert linears[-1].out_features == sizes[1]
+        for parameter in network.parameters():
+            parameter.data.zero_()
+        for sign, expected in ((1.0, [0.5, 0.0]), (-1.0, [0.0, 0.0])):
+            for layer, weight in zip(linears, (1.0, sign, 1.0), strict=True):
+                layer.weight.data[0, 0] = weight
+            x = torch.zeros(2, sizes[0])
+            x[:, 0] = T([0.5, -0.5])
+            assert network(x)[:, 0].tolist() == expected
+
+
+@every
 def test_actor_step_leaves_critics_and_temperature_alone(module, monkeypatch):
     """Turning the actor's loss round must change the actor, and nothing that the critics or the temperature get."""
 
@@ -414,6 +448,13 @@ def test_sac_fixed_temperature_stays():
 
 def test_sac_target_entropy_defaults_to_minus_the_action_dimension():
     assert make_agent().update(make_batch())["target_entropy"].item() == -ACTION_DIM
+
+
+@pytest.mark.parametrize("target_entropy", [None, 1.5])
+def test_sac_target_entropy_without_an_end_stays_where_it_is(target_entropy):
+    agent = make_agent(target_entropy=target_entropy)
+    seen = {agent.update(make_batch(i))["target_entropy"].item() for i in range(3)}
+    assert seen == {-ACTION_DIM if target_entropy is None else target_entropy}
 
 
 def test_sac_target_entropy_moves_linearly_and_stops():
@@ -662,6 +703,20 @@ def test_adam_is_adam(compile):
         assert found["loss"].item() == pytest.approx(expected.item(), rel=1e-4), "of before the step"
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-6) and not torch.allclose(a, start[0][:1], atol=0.1)
+
+
+def test_adam_s_epsilon_is_that_of_the_paper():
+    """A first step along a gradient of 1e-8 is half of the step size, by g / (|g| + 1e-8); PPO asks for another."""
+    for options, share in (({}, 0.5), ({"eps": 1e-5}, 1e-3)):
+        owner = Owner(nn.Parameter(torch.zeros(1)))
+        sac.Adam(owner, "part", 0.01, **options).minimize((1e-8 * owner.part).sum())
+        assert owner.part.item() == pytest.approx(-0.01 * share, rel=0.01)
+
+
+def test_device_is_the_gpu_where_there_is_one_and_it_is_wanted(monkeypatch):
+    for available, cuda, expected in ((True, True, "cuda"), (True, False, "cpu"), (False, True, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert sac.pick_device(sac.Args(cuda=cuda)).type == expected
 
 
 @every

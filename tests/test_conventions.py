@@ -2,7 +2,9 @@
 
 import ast
 import collections
+import dataclasses
 import difflib
+import importlib
 import inspect
 import re
 import shutil
@@ -375,6 +377,50 @@ def test_args_are_those_of_the_contract_each_on_one_line_with_its_help(script):
     for field in fields:
         line = source(script).splitlines()[field.lineno - 1]
         assert field.lineno == field.end_lineno and re.search(r"  # \S.{10,}", line), line
+
+
+# Who gives no argument gets these: of the run, and of the algorithm as in the sources that its help names.
+RUN_DEFAULTS = {"seed": 1, "cuda": True, "torch_threads": 1, "cudagraphs": False, "track": False}
+RUN_DEFAULTS |= {"wandb_project": "plainrl", "wandb_entity": None, "capture_video": False, "log_interval": 1000}
+RUN_DEFAULTS |= {"eval_interval": 10_000, "eval_episodes": 10, "checkpoint_interval": 50_000, "out_dir": "runs"}
+RUN_DEFAULTS |= {"resume": None, "evaluate": None}
+CARTPOLE = {"env_id": "CartPole-v1", "total_timesteps": 500_000, "compile": False}
+HOPPER = {"env_id": "Hopper-v5", "total_timesteps": 1_000_000, "compile": True}
+CHEETAH = {"env_id": "HalfCheetah-v5", "total_timesteps": 1_000_000, "compile": False}
+DQN_DEFAULTS = {"gamma": 0.99, "tau": 1, "batch_size": 128, "buffer_size": 10_000, "learning_starts": 10_000}
+DQN_DEFAULTS |= {"train_interval": 10, "gradient_steps": 1, "learning_rate": 2.5e-4, "target_update_interval": 500}
+DQN_DEFAULTS |= {"epsilon_start": 1, "epsilon_end": 0.05, "epsilon_schedule": "linear", "epsilon_duration": 250_000}
+DQN_DEFAULTS |= {"epsilon_decay": 0.99998}
+OFF_POLICY_DEFAULTS = {"gamma": 0.99, "tau": 0.005, "batch_size": 256, "buffer_size": 1_000_000, "train_interval": 1}
+OFF_POLICY_DEFAULTS |= {"gradient_steps": 1, "actor_lr": 1e-3, "critic_lr": 1e-3}
+NOISE = {"learning_starts": 25_000, "exploration_noise": 0.1}
+PPO_DEFAULTS = {"anneal_lr": True, "gamma": 0.99, "gae_lambda": 0.95, "clip_coef": 0.2, "vf_coef": 0.5}
+PPO_DEFAULTS |= {"max_grad_norm": 0.5, "target_kl": None, "norm_adv": True, "ent_autotune": False, "ent_coef_lr": 1e-3}
+PPO_DEFAULTS |= {"ent_coef_schedule": "constant", "ent_coef_end": None, "ent_coef_duration": 0}
+TARGET_ENTROPY = {"target_entropy": None, "target_entropy_end": None, "target_entropy_duration": 0}
+OF_TABLE_5 = {"num_envs": 4, "num_steps": 128, "num_minibatches": 4, "update_epochs": 4, "learning_rate": 2.5e-4}
+OF_TABLE_3 = {"num_envs": 1, "num_steps": 2048, "num_minibatches": 32, "update_epochs": 10, "learning_rate": 3e-4}
+SCALING = {"std": "parameter", "norm_obs": True, "norm_reward": True}
+DEFAULTS = {
+    **dict.fromkeys(DISCRETE, CARTPOLE | DQN_DEFAULTS),
+    "ddpg": HOPPER | OFF_POLICY_DEFAULTS | NOISE | {"noise_process": "gaussian"},
+    "td3": HOPPER
+    | OFF_POLICY_DEFAULTS
+    | NOISE
+    | {"target_noise": 0.2, "noise_clip": 0.5, "policy_delay": 2, "actor_objective": "q1"},
+    "sac_continuous": HOPPER
+    | OFF_POLICY_DEFAULTS
+    | TARGET_ENTROPY
+    | {"learning_starts": 5000, "alpha_lr": 3e-4, "autotune": True, "alpha": 0.2},
+    "ppo_discrete": CARTPOLE | PPO_DEFAULTS | TARGET_ENTROPY | OF_TABLE_5 | {"ent_coef": 0.01},
+    "ppo_continuous": CHEETAH | PPO_DEFAULTS | TARGET_ENTROPY | OF_TABLE_3 | SCALING | {"ent_coef": 0.0},
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_defaults_are_those_of_the_contract(script):
+    args = importlib.import_module(script).Args()
+    assert dataclasses.asdict(args) == RUN_DEFAULTS | DEFAULTS[script]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

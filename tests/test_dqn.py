@@ -80,8 +80,9 @@ def test_target_looks_at_the_next_observation_reward_mask_and_discount(module, m
 def test_loss_sees_the_stored_action_and_no_gradient_runs_through_the_target(module, monkeypatch):
     calls, batch, agent = spy(monkeypatch, module, "q_loss"), make_batch(), make_agent(module)
     expected = agent.q_network(batch.obs).detach()
-    agent.update(batch)
+    logged = agent.update(batch)
     q, action, target = calls[0]
+    assert logged["q"].item() == pytest.approx(expected.max(-1).values.mean().item()), "of the greedy actions"
     assert torch.allclose(q.detach(), expected) and q.requires_grad and not target.requires_grad
     assert action.dtype == torch.int64 and torch.equal(action, batch.action[:, 0].long())
 
@@ -252,7 +253,9 @@ def test_frames_come_back_from_a_checkpoint_or_are_left_out(module, capacity):
     buffer = filled_frames(module, capacity, lengths=(5, 9, 12, 15, 1, 2, 1))
     other, none = (module.FrameBuffer((4, 84, 84), capacity, torch.device("cpu")) for _ in range(2))
     other.load_state_dict(buffer.state_dict())
-    for transition in [None, *episodes_of_frames((3, 4))]:
+    *_, (*_, last, _) = episodes_of_frames((5, 9, 12, 15, 1, 2, 1))
+    alike = last, np.array(0), 0.0, np.stack([*last[1:], stamp(0, 99)]), False  # an episode that begins as one ended
+    for transition in [None, alike, *episodes_of_frames((3, 4))]:
         samples = []
         for both in (buffer, other):
             if transition is not None:
@@ -267,6 +270,7 @@ def test_frames_come_back_from_a_checkpoint_or_are_left_out(module, capacity):
 
 def test_size_of_a_checkpoint_is_that_of_the_frames_that_are_there(module):
     """Room for 1000 frames of 7 kB, 12 are there: they are saved where 100 kB may be, and not where 50 kB may."""
+    assert module.FrameBuffer.saved_size == 1e9, "a gigabyte, as README.md says"
     buffer = filled_frames(module, 1000, lengths=(8,))
     assert buffer.saved_size == 1e9, "140,000 frames"
     for size, is_saved in ((100_000, True), (50_000, False)):
@@ -280,7 +284,12 @@ def test_network_of_frames_is_the_paper_s_and_takes_bytes(module):
     assert sum(parameter.numel() for parameter in agent.q_network.parameters()) == 1_685_667
     frames = torch.randint(256, (2, 4, 84, 84), dtype=torch.uint8)
     cnn, last = agent.q_network.net
-    expected = last(torch.nn.Sequential(*cnn)(frames / 255))  # without the CNN's own forward
+    x = frames / 255
+    convolutions = [layer for layer in cnn if isinstance(layer, torch.nn.Conv2d)]
+    for layer, stride in zip(convolutions, (4, 2, 1), strict=True):
+        x = torch.conv2d(x, layer.weight, layer.bias, stride=stride).relu()
+    [dense] = [layer for layer in cnn if isinstance(layer, torch.nn.Linear)]
+    expected = last(dense(x.flatten(1)).relu())
     assert torch.allclose(agent.q_network(frames), expected, atol=1e-6)
     assert torch.equal(agent.q_network(frames), agent.q_network(frames.float())), "bytes and floats alike"
     assert ACTION_SPACE.contains(agent.act(frames[0].numpy(), explore=False))
@@ -521,3 +530,72 @@ def test_compiled_update_learns_the_same(module, capsys):
     for a, b in zip(parameters(agents[0].q_network), parameters(agents[1].q_network), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     assert "going on without" not in capsys.readouterr().out
+
+
+# ---- Networks, step sizes, longer runs ----
+def test_network_of_vectors_has_120_and_84_rectified_units(module):
+    """Through one unit of each layer 0.5 stays 0.5 and -0.5 becomes 0."""
+    network = make_agent(module).q_network.net
+    linears = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linears] == [(4, 120), (120, 84), (84, 3)]
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    for sign, expected in ((1.0, [0.5, 0.0]), (-1.0, [0.0, 0.0])):
+        for layer, weight in zip(linears, (1.0, sign, 1.0), strict=True):
+            layer.weight.data[0, 0] = weight
+        q = network(torch.tensor([[0.5, 0, 0, 0], [-0.5, 0, 0, 0]]))
+        assert q[:, 0].tolist() == expected
+
+
+def test_step_size_is_the_learning_rate(module):
+    """The first step of Adam moves what has a clear gradient by it."""
+    agent = make_agent(module, learning_rate=3e-3)
+    before = parameters(agent.q_network)
+    agent.update(make_batch())
+    moved = [(a - b).abs().max().item() for a, b in zip(before, parameters(agent.q_network), strict=True)]
+    assert moved == pytest.approx([3e-3] * 6, rel=0.05)
+
+
+@pytest.mark.parametrize("lengths", [(2,) * 10, (12, 8)], ids=["ring that began anew", "ring with room"])
+def test_frames_of_a_checkpoint_go_into_the_larger_buffer_of_a_longer_run(module, lengths):
+    """Twenty transitions in a buffer for twenty, loaded by one for forty, to which fifteen more are added."""
+    transitions = list(episodes_of_frames((*lengths, 6, 9)))
+    buffer, longer = (module.FrameBuffer((4, 84, 84), capacity, torch.device("cpu")) for capacity in (20, 40))
+    for transition in transitions[:20]:
+        buffer.add(*transition)
+    longer.load_state_dict(buffer.state_dict())
+    kept = sorted(buffer.sample(400).reward.unique().tolist())
+    for added in ([], transitions[20:]):
+        for transition in added:
+            longer.add(*transition)
+            kept.append(transition[2])
+        batch = longer.sample(600)
+        rewards = sorted(batch.reward.unique().tolist())
+        assert rewards == kept[-len(rewards) :] and len(rewards) >= len(kept) - 2, "of short episodes a few less"
+        for obs, action, reward, next_obs, terminated in zip(*(value.numpy() for value in batch), strict=True):
+            [expected] = [transition for transition in transitions if transition[2] == reward]
+            assert np.array_equal(obs, expected[0]) and np.array_equal(next_obs, expected[3])
+            assert action[0] == expected[1] and terminated == expected[4]
+
+
+def test_exponential_schedule_is_as_long_as_its_help_says(module):
+    """With the factor that is the default ε is at 0.05 after 150,000 steps, and not before."""
+    args = module.Args(epsilon_schedule="exponential", cuda=False)
+    agent = module.Agent(OBS_SPACE, ACTION_SPACE, args)
+    for step, epsilon in ((0, 1.0), (75_000, 0.2231), (149_000, 0.0508), (150_000, 0.05)):
+        agent.anneal(step)
+        assert agent.epsilon == pytest.approx(epsilon, abs=1e-4)
+
+
+@pytest.mark.parametrize("obs_space", [OBS_SPACE, FRAMES], ids=["vectors", "frames"])
+def test_update_keeps_every_tensor_on_the_device(module, obs_space, monkeypatch):
+    """Buffer and update on the device "meta": a tensor that is left on the CPU, or read back, raises."""
+    monkeypatch.setattr(module, "pick_device", lambda args: torch.device("meta"))
+    agent = make_agent(module, obs_space)
+    buffer = module.make_buffer(obs_space, 10, agent.device)
+    for _ in range(3):
+        buffer.add(np.zeros(obs_space.shape, obs_space.dtype), np.array(1), 0.0, np.zeros(obs_space.shape), False)
+    batch = buffer.sample(8)
+    losses = agent.update(batch)
+    agent.update_target()
+    assert {value.device.type for value in (*batch, *losses.values(), *agent.state_dict().values())} == {"meta"}

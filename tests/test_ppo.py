@@ -16,6 +16,7 @@ import ppo_discrete
 OBS_SPACE = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 SPACES = {"ppo_discrete": gym.spaces.Discrete(3), "ppo_continuous": gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)}
 PAIR = [ppo_discrete, ppo_continuous]
+SCHEDULES, ACTION_TYPES = ("linear", "exponential"), {ppo_discrete: torch.int64, ppo_continuous: torch.float32}
 T = torch.tensor
 
 
@@ -301,6 +302,14 @@ def test_default_targets():
     assert make_agent(ppo_continuous, ent_autotune=True, ent_coef=0.1).target_entropy.item() == -3.0
 
 
+def test_target_entropy_without_an_end_stays_where_it_is(module):
+    unit = math.log(3) if module is ppo_discrete else 1
+    agent = make_agent(module, ent_autotune=True, ent_coef=0.1, target_entropy=0.8)
+    for step in (0, 1, 10_000):
+        agent.anneal(step)
+        assert agent.target_entropy.item() == pytest.approx(0.8 * unit)
+
+
 # ---- Wiring of an update ----
 def test_each_pass_takes_each_sample_once(module):
     agent = make_agent(module, update_epochs=3)
@@ -348,14 +357,36 @@ def test_value_of_the_true_successor_counts_at_a_time_limit(module):
 
 
 def test_without_a_future_the_target_is_the_reward(module):
-    """With gamma = 0: A = r - V(s), so that A + V(s) is r, whatever V is."""
+    """With gamma = 0: A = r - V(s), so that A + V(s) is r, whatever V is; each of its own sample."""
     agent = make_agent(module, gamma=0.0, update_epochs=1, **({} if module is ppo_discrete else {"norm_reward": False}))
     batch = make_batch(agent)
+    obs, action, reward = (x.flatten(0, 1) for x in (batch.obs, batch.action, batch.reward))
+    log_prob, _, value = (x.detach() for x in agent.evaluate_actions(obs, action))
     update_minibatch, seen, _ = recorded(agent)
     agent.update(batch, update_minibatch)
-    target, advantage = (torch.cat([getattr(part, name) for part in seen]) for name in ("target", "advantage"))
-    assert torch.allclose(target.sort().values, batch.reward.flatten().sort().values, atol=1e-5)
-    assert not torch.allclose(target, advantage, atol=1e-3)
+    for part in seen:
+        place = (obs == part.obs[:, None]).all(-1).nonzero()[:, 1]
+        assert torch.allclose(part.target, reward[place], atol=1e-5)
+        assert torch.allclose(part.advantage, (reward - value)[place], atol=1e-5)
+        assert torch.allclose(part.old_log_prob, log_prob[place], atol=1e-5)
+
+
+def test_update_returns_the_means_over_all_minibatches(module):
+    """KLs of 0 to 7 in two passes of four: 3.5."""
+    agent, calls = make_agent(module, update_epochs=2), iter(range(8))
+    losses = agent.update(make_batch(agent), lambda minibatch: {"approx_kl": T(float(next(calls)))})
+    assert losses["approx_kl"].item() == 3.5
+
+
+def test_each_optimizer_has_its_own_step_size(module):
+    """The first step of Adam moves what has a clear gradient by the step size."""
+    sizes = {"learning_rate": 1e-3, "ent_coef_lr": 1e-2, "ent_autotune": True, "ent_coef": 0.1}
+    agent = make_agent(module, update_epochs=1, num_minibatches=1, **sizes)
+    before = {name: value.detach().clone() for name, value in agent.named_parameters()}
+    agent.update(make_batch(agent))
+    moved = {name: (value - before[name]).abs().max().item() for name, value in agent.named_parameters()}
+    assert moved.pop("log_ent_coef") == pytest.approx(1e-2, rel=0.01)
+    assert max(moved.values()) == pytest.approx(1e-3, rel=0.05) and min(moved.values()) > 1e-4
 
 
 class Owner(torch.nn.Module):
@@ -413,6 +444,31 @@ def test_minibatch_of_one_sample_gives_no_nan(module):
     agent = make_agent(module, num_steps=2, num_minibatches=4)
     assert all(value.isfinite() for value in agent.update(make_batch(agent, num_steps=2)).values())
     assert all(parameter.isfinite().all() for parameter in agent.network.parameters())
+
+
+def test_advantages_that_are_all_equal_give_no_nan(module):
+    """Zero rewards and a value of 0 everywhere: normalised they have no deviation to divide by."""
+    agent = make_agent(module)
+    with torch.no_grad():
+        agent.network.critic[-1].weight.zero_()
+    assert all(value.isfinite() for value in agent.update(make_batch(agent, reward=0.0)).values())
+    assert all(parameter.isfinite().all() for parameter in agent.network.parameters())
+
+
+def test_update_of_a_minibatch_keeps_every_tensor_on_the_device(module, monkeypatch):
+    """On the device "meta": a tensor that is left on the CPU raises. So do the schedules, before it."""
+    moves = {"ent_coef": 0.1, "ent_coef_end": 0.01, "ent_coef_duration": 10}
+    for changes in ({"ent_autotune": True, "ent_coef": 0.1}, *(moves | {"ent_coef_schedule": x} for x in SCHEDULES)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "pick_device", lambda args: torch.device("meta"))
+            agent = make_agent(module, **changes)
+        agent.anneal(5)
+        agent.set_target_entropy(0.5)
+        numbers = torch.zeros(3, 8, device="meta")
+        action = torch.zeros((8,) if module is ppo_discrete else (8, 3), device="meta", dtype=ACTION_TYPES[module])
+        losses = agent.update_minibatch(module.Minibatch(torch.zeros(8, 4, device="meta"), action, *numbers))
+        assert {value.device.type for value in losses.values()} == {"meta"}
+        assert {value.device.type for value in agent.state_dict().values()} == {"meta"}
 
 
 def test_large_kl_ends_the_passes(module):
@@ -474,6 +530,19 @@ def test_advantages_are_normalised_in_the_minibatch(module):
             minibatch = module.Minibatch(obs, action, log_prob, scale * torch.arange(8.0), torch.zeros(8))
             losses.append(agent.update_minibatch(minibatch)["policy_loss"].item())
         assert (losses[1] == pytest.approx(losses[0], rel=1e-3)) == same
+        log_prob = agent.evaluate_actions(obs, action)[0].detach()  # ratios of 1: the loss is minus the mean
+        mean = agent.update_minibatch(minibatch._replace(old_log_prob=log_prob))["policy_loss"].item()
+        assert mean == pytest.approx(0.0 if norm_adv else -350.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("clip_coef", "fraction"), [(0.1, 0.5), (0.3, 0.25), (0.6, 0.0)])
+def test_clip_fraction_counts_what_is_outside_of_the_clip_range_that_is_given(module, clip_coef, fraction):
+    """Ratios of 1.5, 0.8, 1, 1."""
+    agent = make_agent(module, clip_coef=clip_coef)
+    obs, action = torch.randn(4, 4), torch.arange(4) % 3 if module is ppo_discrete else torch.randn(4, 3)
+    old = agent.evaluate_actions(obs, action)[0].detach() - T([1.5, 0.8, 1.0, 1.0]).log()
+    minibatch = module.Minibatch(obs, action, old, torch.randn(4), torch.zeros(4))
+    assert agent.update_minibatch(minibatch)["clip_fraction"] == fraction
 
 
 def test_update_learns_the_better_action():
@@ -544,6 +613,65 @@ def test_explained_variance_is_finite_where_nothing_varies(module):
     assert agent.update(make_batch(agent, num_steps=1, num_envs=1))["explained_variance"].isfinite()
 
 
+# ---- Networks and rollouts ----
+FRAMES = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+def gain(layer):
+    """The g for which the weights are g times a matrix with orthonormal rows or columns; the bias has to be 0."""
+    weight = layer.weight.detach().flatten(1)
+    square = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
+    assert torch.allclose(square, square[0, 0] * torch.eye(len(square)), atol=1e-3 * square[0, 0].item())
+    assert layer.bias.abs().max() == 0
+    return square[0, 0].sqrt().item()
+
+
+def test_networks_start_with_the_weights_of_the_authors(module):
+    """Orthogonal: √2 in hidden layers, 0.01 behind the policy, 1 behind the value; two hidden layers of 64 units."""
+    agent = make_agent(module)
+    for network, num_outputs, last in ((agent.network.actor, 3, 0.01), (agent.network.critic, 1, 1.0)):
+        linears = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+        assert [(layer.in_features, layer.out_features) for layer in linears] == [(4, 64), (64, 64), (64, num_outputs)]
+        assert [gain(layer) for layer in linears] == pytest.approx([2**0.5, 2**0.5, last], rel=1e-3)
+
+
+def test_hidden_units_are_tanh(module):
+    """Through one unit of each layer 0.5 becomes tanh(tanh(0.5)) = 0.431808, and -0.5 minus that."""
+    agent = make_agent(module)
+    for network in (agent.network.actor, agent.network.critic):
+        for parameter in network.parameters():
+            parameter.data.zero_()
+        for layer in network[::2]:
+            layer.weight.data[0, 0] = 1.0
+        outputs = network(T([[0.5, 0, 0, 0], [-0.5, 0, 0, 0]]))[:, 0]
+        assert outputs.tolist() == pytest.approx([0.431808, -0.431808], abs=1e-5)
+
+
+def test_network_of_frames_is_one_for_policy_and_value_with_the_weights_of_the_authors():
+    agent = make_agent(ppo_discrete, FRAMES)
+    layers = [layer for layer in agent.network.modules() if hasattr(layer, "weight")]
+    assert sum(layer.weight.numel() + layer.bias.numel() for layer in layers) == 1_686_180  # 513 of the value's head
+    assert [gain(layer) for layer in layers] == pytest.approx([2**0.5] * 4 + [0.01, 1.0], rel=1e-3)
+
+
+def test_rollout_keeps_bytes_and_float32_and_an_update_takes_both():
+    """Frames of Atari in a quarter of the memory; observations of other numbers, float64 say, as float32."""
+    rollout = ppo_discrete.Rollout(FRAMES, gym.spaces.Discrete(3), 2, 1)
+    agent, frames = make_agent(ppo_discrete, FRAMES, num_envs=1, num_steps=2, num_minibatches=1), FRAMES.sample()[None]
+    for t in range(2):
+        rollout.add(t, frames, agent.act(frames, explore=True), [1.5], 255 - frames, [t == 1], [t == 1])
+    batch = rollout.batch(torch.device("cpu"))
+    assert batch.obs.dtype == batch.next_obs.dtype == torch.uint8 and batch.action.dtype == torch.int64
+    assert torch.equal(batch.obs[1], torch.from_numpy(frames)) and torch.equal(batch.next_obs, 255 - batch.obs)
+    assert batch.reward.tolist() == [[1.5], [1.5]] and batch.done.tolist() == batch.terminated.tolist() == [[0], [1]]
+    before = [parameter.detach().clone() for parameter in agent.network.parameters()]
+    assert all(value.isfinite() for value in agent.update(batch).values())
+    assert not any(torch.equal(a, b) for a, b in zip(before, agent.network.parameters(), strict=True))
+    doubles = gym.spaces.Box(-1, 1, (2,), np.float64)
+    rollout = ppo_continuous.Rollout(doubles, gym.spaces.Box(-1, 1, (3,), np.float32), 2, 1)
+    assert {array.dtype for array in rollout.arrays} == {np.dtype(np.float32)}
+
+
 # ---- Acting ----
 def test_act_draws_from_the_softmax():
     agent = make_agent(ppo_discrete)
@@ -583,6 +711,11 @@ def test_act_sees_what_the_update_sees(module):
     else:
         expected = agent.network.policy(torch.as_tensor(obs, dtype=torch.float32)).argmax(-1)
     assert np.allclose(agent.act(obs, explore=False), expected.detach().numpy(), atol=1e-5)
+    if module is ppo_continuous:
+        raw = make_agent(module, norm_obs=False)
+        far, policy = torch.full((1, 4), 50.0), raw.network.policy
+        assert np.allclose(raw.act(far.numpy(), explore=False), policy(far)[0].detach().numpy())
+        assert not torch.allclose(policy(far)[0], policy(far.clamp(-10, 10))[0]), "or nothing could be seen here"
     other = copy.deepcopy(agent)
     with torch.no_grad():
         other.network.actor[-1].bias[0] += 100
@@ -602,6 +735,42 @@ def test_normalizer_merges_batches_as_if_they_were_one():
     assert torch.allclose(normalizer.std, x.std(0, correction=0), rtol=1e-4)
     assert torch.allclose(normalizer(x).std(0, correction=0), torch.ones(3), atol=0.02)
     assert normalizer(x * 1e6).abs().max() == 10
+
+
+def test_what_never_varies_is_scaled_to_a_finite_number():
+    """Like the coordinates of an arm's base: no deviation to divide by. Rewards that are all 0 stay."""
+    normalizer = ppo_continuous.Normalizer((2,))
+    for _ in range(2):
+        normalizer.update(torch.full((8, 2), 3.0))
+    assert normalizer(T([[3.0, 4.0]])).tolist() == [[0.0, 10.0]]
+    assert ppo_continuous.RewardScaler(2, 0.9)(torch.zeros(5, 2), torch.zeros(5, 2)).tolist() == [[0.0, 0.0]] * 5
+
+
+def test_update_scales_both_observations_as_while_acting_and_then_learns_the_seen_ones():
+    """Before, 0 and 4 were seen: 6 becomes 2, and 8 becomes 3. Afterwards 0, 4, 6, 6: mean 4, deviation √6."""
+    changes = {"gamma": 1.0, "gae_lambda": 0.0, "norm_reward": False}
+    agent = make_agent(ppo_continuous, num_envs=1, num_steps=2, num_minibatches=1, update_epochs=1, **changes)
+    agent.normalizer.update(T([[0.0] * 4, [4.0] * 4]))
+    agent.network.critic = torch.nn.Linear(4, 1, bias=False)
+    agent.network.critic.weight.data[:] = T([1.0, 0.0, 0.0, 0.0])  # V is the first number of what it gets
+    seen, zero = [], torch.zeros(2, 1)
+    batch = ppo_continuous.Batch(
+        torch.full((2, 1, 4), 6.0), torch.zeros(2, 1, 3), zero, torch.full((2, 1, 4), 8.0), zero, zero
+    )
+    agent.update(batch, lambda minibatch: seen.append(minibatch) or {"approx_kl": T(0.0)})
+    assert seen[0].obs.unique().tolist() == [2.0] and seen[0].target.tolist() == [3.0, 3.0]
+    assert agent.normalizer.mean.tolist() == pytest.approx([4.0] * 4) and agent.normalizer.count == 4
+    assert agent.normalizer.std.tolist() == pytest.approx([6**0.5] * 4)
+
+
+@pytest.mark.parametrize(("norm_reward", "targets"), [(True, [1.0, 3.0]), (False, [2.0, 6.0])])
+def test_targets_are_made_of_scaled_rewards(norm_reward, targets):
+    """Without a future returns are rewards, 2 and 6, whose deviation is 2, and targets too."""
+    agent = make_agent(ppo_continuous, gamma=0.0, norm_reward=norm_reward, update_epochs=1, num_minibatches=1)
+    batch = make_batch(agent, num_steps=1)._replace(reward=T([[2.0, 6.0]]))
+    update_minibatch, seen, _ = recorded(agent)
+    agent.update(batch, update_minibatch)
+    assert sorted(seen[0].target.tolist()) == pytest.approx(targets)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -648,6 +817,10 @@ def test_log_std_stays_within_its_bounds():
     assert agent.network.log_std.tolist() == [-0.5] * 3
     agent.update(make_batch(agent))
     assert agent.network.log_std.max() == 2 and agent.network.log_std.min() >= -5
+    agent = make_agent(ppo_continuous, learning_rate=1e-9)
+    agent.network.log_std.data.fill_(-6.0)
+    agent.update(make_batch(agent))
+    assert agent.network.log_std.tolist() == pytest.approx([-5.0] * 3)
     agent = make_agent(ppo_continuous, std="head")
     with torch.no_grad():
         agent.network.actor[-1].bias[3:] = T([-1e3, 0.0, 1e3])
