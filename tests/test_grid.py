@@ -1,13 +1,16 @@
 """The benchmark's grid, runner and report, piece by piece, without a training."""
 
 import argparse
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import types
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,11 @@ def test_what_makes_a_result_an_old_one():
     assert grid.has_changed(RUN, about | {"arguments": less})
     shown = {**ARGUMENTS, "log_interval": 5, "compile": True, "torch_threads": 2, "checkpoint_interval": 7}
     assert not grid.has_changed(grid.Run("ppo_continuous", "Pendulum-v1", "", 3, shown), about)
+    show_or_time = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity"}
+    show_or_time |= {"capture_video", "log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
+    for name in grid.defaults(SOURCE):
+        other = about | {"arguments": about["arguments"] | {name: "another value"}}
+        assert grid.has_changed(RUN, other) == (name not in show_or_time), name
 
 
 def test_steps_of_ppo_are_those_of_whole_rollouts():
@@ -45,9 +53,101 @@ def test_steps_of_ppo_are_those_of_whole_rollouts():
 
 
 def test_results_are_in_the_order_of_their_steps(tmp_path):
-    rows = [(20, "train", 2.0), (10, "train", 1.0), (10, "eval", 3.0)]
-    grid.write_result(tmp_path / "1.csv", {"arguments": {}}, rows)
-    assert grid.read_result(tmp_path / "1.csv")[1] == [(10, "eval", 3.0), (10, "train", 1.0), (20, "train", 2.0)]
+    """With three digits of each return, and what it was made on as it is, colons and all."""
+    rows = [(20, "train", 2.0), (10, "train", 0.1234), (10, "eval", 3.0)]
+    grid.write_result(tmp_path / "1.csv", {"arguments": {}, "machine": "one: a; two: b"}, rows)
+    about, read = grid.read_result(tmp_path / "1.csv")
+    assert read == [(10, "eval", 3.0), (10, "train", 0.123), (20, "train", 2.0)]
+    assert about == {"arguments": {}, "machine": "one: a; two: b"}
+
+
+@pytest.mark.parametrize("row", ["20,tra", "20,train,", "2x,train,1.0", "20,train,many"])
+def test_result_that_is_cut_off_is_none(tmp_path, row):
+    (tmp_path / "1.csv").write_text(f'# arguments: {{"seed": 1}}\nstep,kind,return\n10,train,1.000\n{row}\n')
+    with pytest.raises(ValueError, match=r"1\.csv is not a result"):
+        grid.read_result(tmp_path / "1.csv")
+
+
+def test_result_stays_whole_on_a_full_disk(tmp_path, monkeypatch):
+    """The files of a run too: the old one is there until the new one is written."""
+    grid.write_result(tmp_path / "1.csv", {"arguments": {}}, [(10, "train", 1.0)])
+    runner.write_json(tmp_path / "made_on.json", [1])
+    write_text = Path.write_text
+
+    def write_half(self, text, encoding):
+        write_text(self, text[: len(text) // 2], encoding)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="no space"):
+        grid.write_result(tmp_path / "1.csv", {"arguments": {}}, [(20, "train", 2.0)])
+    with pytest.raises(OSError, match="no space"):
+        runner.write_json(tmp_path / "made_on.json", [1, 2])
+    assert grid.read_result(tmp_path / "1.csv")[1] == [(10, "train", 1.0)]
+    assert json.loads((tmp_path / "made_on.json").read_text()) == [1]
+
+
+# ---- The grid ----
+THREE = """
+[[experiments]]
+script = "td3"
+environments = ["Pendulum-v1"]
+seeds = 3
+arguments = { total_timesteps = 500 }
+"""
+ENTRY = {"script": "td3", "environments": ["Pendulum-v1"], "seeds": 2, "arguments": {"total_timesteps": 500}}
+
+
+def test_runs_of_an_experiment_are_its_environments_with_its_seeds():
+    """A name is a folder: the slash of ALE's ids is none of a path."""
+    entry = {**ENTRY, "environments": ["ALE/Pong-v5", "Hopper-v5"], "seeds": [3, 0]}
+    assert [run.name for run in grid.runs_of(entry)] == [
+        f"td3/{e}/{s}" for e in ("ALE-Pong-v5", "Hopper-v5") for s in (3, 0)
+    ]
+    assert [run.env_id for run in grid.runs_of(entry)] == ["ALE/Pong-v5"] * 2 + ["Hopper-v5"] * 2
+    variant = grid.runs_of({**ENTRY, "environments": ["ALE/Pong-v5"], "variant": "few"})
+    assert [run.name for run in variant] == [f"variants/td3/ALE-Pong-v5__few/{seed}" for seed in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        *(
+            ({"arguments": {"total_timesteps": 5, name: "a"}}, f"{name} is set by run.py")
+            for name in ("env_id", "seed", "track", "resume", "evaluate", "out_dir")
+        ),
+        ({"arguments": [500]}, "total_timesteps is missing"),
+        ({"environments": []}, "environments is a list"),
+        ({"environments": ["Hopper-v5", 1]}, "environments is a list"),
+        *(({"seeds": seeds}, "seeds is their number") for seeds in (True, 2.0, [], [1, -1], [True], "12")),
+    ],
+)
+def test_experiment_that_cannot_be_run_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        grid.runs_of(ENTRY | wrong)
+
+
+def test_types_of_arguments_are_those_of_their_defaults():
+    """An integer is a number, True is none; what has no default takes any number or word."""
+    for default, alike, others in (
+        (1, [2, 0], [2.0, True, "2"]),
+        (0.5, [1.5, 1], [True, "1"]),
+        (False, [True], [1, 0.0, "yes"]),
+        ("a", ["b"], [1, True]),
+        (None, [1, 0.5, "a"], [[1]]),
+    ):
+        assert all(grid.is_like(value, default) for value in alike), default
+        assert not any(grid.is_like(value, default) for value in others), default
+
+
+def test_grid_says_which_of_its_experiments_is_wrong(tmp_path):
+    (tmp_path / "grid.toml").write_text(THREE + THREE.replace("seeds = 3", "seeds = 0"))
+    with pytest.raises(ValueError, match=r"grid\.toml: experiment 2: seeds is"):
+        grid.grid(tmp_path / "grid.toml")
+    for experiments in ("[1]", "1"):
+        (tmp_path / "grid.toml").write_text(f"experiments = {experiments}")
+        with pytest.raises(ValueError, match="no list of"):
+            grid.grid(tmp_path / "grid.toml")
 
 
 # ---- One run ----
@@ -67,6 +167,8 @@ def test_folder_of_a_run_of_other_code_or_arguments_is_put_by(tmp_path, scripts)
     assert made == {"commit": "abc", **grid.made_by(RUN, SOURCE)}
     (folder / "kept").touch()
     runner.prepare(RUN, folder, scripts)
+    (scripts / "commits.json").write_text(json.dumps({"ppo_continuous": "another, of the same mathematics"}))
+    runner.prepare(RUN, folder, scripts)
     assert (folder / "kept").exists() and len(list(folder.parent.iterdir())) == 1
     (scripts / "ppo_continuous.py").write_text(SOURCE.replace("(1 - terminated)", "terminated"))
     runner.prepare(RUN, folder, scripts)
@@ -75,9 +177,16 @@ def test_folder_of_a_run_of_other_code_or_arguments_is_put_by(tmp_path, scripts)
     assert (put_by / "kept").exists()
     runner.prepare(grid.Run("ppo_continuous", "Pendulum-v1", "", 3, {**ARGUMENTS, "gamma": 0.5}), folder, scripts)
     assert len(list(folder.parent.glob("3.old-*"))) == 2
+    for broken in ("{", None):  # of who knows what
+        (folder / "made_by.json").unlink()
+        if broken:
+            (folder / "made_by.json").write_text(broken)
+        runner.prepare(RUN, folder, scripts)
+        assert json.loads((folder / "made_by.json").read_text())["commit"].startswith("another")
+    assert len(list(folder.parent.glob("3.old-*"))) == 4
 
 
-def test_command_of_a_run_that_begins_and_of_one_that_goes_on(tmp_path):
+def test_command_of_a_run_that_begins_and_of_one_that_goes_on(tmp_path, capsys):
     """The last of several with a checkpoint goes on, by the time in its name, whatever the order of their files."""
     run = grid.Run("sac_continuous", "Hopper-v5", "", 3, {"total_timesteps": 10, "autotune": False, "compile": True})
     script = [sys.executable, str(Path("scripts", "sac_continuous.py"))]
@@ -93,6 +202,10 @@ def test_command_of_a_run_that_begins_and_of_one_that_goes_on(tmp_path):
     (tmp_path / "Hopper-v5__sac_continuous__3__2000").mkdir()  # killed before its first checkpoint
     last = str(tmp_path / "Hopper-v5__sac_continuous__3__1000")
     assert runner.command(run, Path("scripts"), tmp_path, track=False) == [*script, "--resume", last]
+    for tracked, said in ((True, ""), (False, f"{run.name}: was begun without --track, and goes on without\n")):
+        Path(last, "args.json").write_text(json.dumps({"track": tracked}))
+        assert runner.command(run, Path("scripts"), tmp_path, track=True) == [*script, "--resume", last]
+        assert capsys.readouterr().out == said
 
 
 def test_commit_says_where_a_script_has_changes(tmp_path, monkeypatch):
@@ -102,9 +215,34 @@ def test_commit_says_where_a_script_has_changes(tmp_path, monkeypatch):
     (tmp_path / "td3.py").write_text("1")
     for words in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / "ddpg.py").write_text("another script")
     assert re.fullmatch("[0-9a-f]{40}", runner.commit_of("td3"))
     (tmp_path / "td3.py").write_text("2")
     assert re.fullmatch("[0-9a-f]{40} with changes", runner.commit_of("td3"))
+    monkeypatch.setenv("PATH", "")
+    assert runner.commit_of("td3") == "unknown", "there is no git"
+
+
+def test_machine_is_its_processor_the_cores_that_it_lends_and_its_gpus(monkeypatch):
+    """In a container the cores are fewer; /proc/cpuinfo of an ARM names no model."""
+    answer = subprocess.CompletedProcess([], 0, "NVIDIA A\nNVIDIA B\n")
+    monkeypatch.setattr(runner.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(runner.os, "sched_getaffinity", lambda _: {2, 5, 7}, raising=False)
+    monkeypatch.setattr(runner.shutil, "which", lambda _: "/bin/nvidia-smi")
+    monkeypatch.setattr(runner.Path, "read_text", lambda _: "model name\t: A 1\nflags: x\nmodel name\t: A 1\n")
+    assert runner.machine() == "A 1, 3 cores, NVIDIA A, NVIDIA B"
+    monkeypatch.setattr(runner.shutil, "which", lambda _: None)
+    assert runner.machine() == "A 1, 3 cores"
+    monkeypatch.setattr(runner.Path, "read_text", lambda _: "")
+    assert runner.machine().endswith(", 3 cores") and not runner.machine().startswith(",")
+
+
+def test_copy_of_the_scripts_has_their_commits(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "commit_of", lambda script: f"commit of {script}")
+    runner.copy_scripts(tmp_path)
+    assert (tmp_path / "ppo_continuous.py").read_text("utf-8") == SOURCE
+    assert {path.name for path in (ROOT / "benchmark").glob("*.py")} <= {path.name for path in tmp_path.iterdir()}
+    assert json.loads((tmp_path / "commits.json").read_text())["td3"] == "commit of td3"
 
 
 def test_progress_after_a_resume(tmp_path):
@@ -115,6 +253,7 @@ def test_progress_after_a_resume(tmp_path):
     (tmp_path / "log.txt").write_text(log)
     line = "ppo_continuous/Pendulum-v1/3: 3,000 of 5,000 steps, evaluation -7.5, 0:02:00 left"
     assert runner.progress_line(RUN, tmp_path, 60) == line
+    assert runner.progress_line(RUN, tmp_path, 1863).endswith(" 1:02:06 left")
     (tmp_path / "log.txt").write_text("from step 2,000 on cpu\n")
     assert runner.progress_line(RUN, tmp_path, 60) == "ppo_continuous/Pendulum-v1/3: 2,000 of 5,000 steps, ? left"
 
@@ -126,6 +265,7 @@ def finished(folder: Path, evaluated: list[int]) -> None:
     run_dir = folder / "Pendulum-v1__td3__1__5"
     run_dir.mkdir(parents=True)
     arguments = {"total_timesteps": 500, "eval_interval": 100, "out_dir": str(folder), "gamma": 0.9}
+    arguments["wandb_entity"] = "somebody"
     (run_dir / "args.json").write_text(json.dumps(arguments))
     with SummaryWriter(run_dir) as writer:
         for step in evaluated:
@@ -134,7 +274,7 @@ def finished(folder: Path, evaluated: list[int]) -> None:
             writer.add_scalar("charts/episodic_return", -step, step, walltime=wall_time)
     (folder / "made_by.json").write_text(json.dumps({"commit": "abc", "code": "123"}))
     (folder / "made_on.json").write_text(json.dumps([{"versions": "v", "machine": m} for m in ("one", "two", "one")]))
-    (folder / "log.txt").write_text("from step 0 on cpu\nfrom step 200 on cuda\n")
+    (folder / "log.txt").write_text("from step 0 on cpu\nfrom step 200 on cuda\nfrom step 300 on cuda\n")
 
 
 def test_result_of_a_finished_run(tmp_path):
@@ -152,7 +292,37 @@ def test_result_of_a_finished_run(tmp_path):
         "one; two",
         "cpu, cuda",
     )
-    assert about["wall time"] == "300 s" and about["arguments"]["gamma"] == 0.9 and "out_dir" not in about["arguments"]
+    assert about["wall time"] == "300 s" and about["arguments"]["gamma"] == 0.9
+    assert not {"out_dir", "wandb_entity"} & about["arguments"].keys()
+
+
+def test_result_is_that_of_the_last_of_several_runs(tmp_path):
+    """One that was killed before its first checkpoint left its folder."""
+    run = grid.Run("td3", "Pendulum-v1", "", 1, {"total_timesteps": 500})
+    finished(tmp_path / "run", [100, 200, 300, 400, 500])
+    for time in (4, 30):
+        shutil.copytree(tmp_path / "run" / "Pendulum-v1__td3__1__5", tmp_path / "run" / f"Pendulum-v1__td3__1__{time}")
+    last = tmp_path / "run" / "Pendulum-v1__td3__1__30" / "args.json"
+    last.write_text(json.dumps(json.loads(last.read_text()) | {"gamma": 0.3}))
+    path = runner.collect(run, tmp_path / "run", tmp_path / "results")
+    assert grid.read_result(path)[0]["arguments"]["gamma"] == 0.3
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="there is no run in"):
+        runner.collect(run, tmp_path / "empty", tmp_path / "results")
+
+
+@pytest.mark.parametrize("evaluated, whole", [([128, 256, 320, 448, 512], True), ([128, 320, 448, 512], False)])
+def test_evaluations_of_ppo_come_with_its_rollouts(tmp_path, evaluated, whole):
+    """Of 2 * 32 steps: the first after each 100 steps; 192 from one to the next are too many."""
+    finished(tmp_path / "run", evaluated)
+    path = tmp_path / "run" / "Pendulum-v1__td3__1__5" / "args.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_envs": 2, "num_steps": 32}))
+    run = grid.Run("td3", "Pendulum-v1", "", 1, {"total_timesteps": 500})
+    if whole:
+        assert runner.collect(run, tmp_path / "run", tmp_path / "results").exists()
+    else:
+        with pytest.raises(ValueError, match="evaluations are missing"):
+            runner.collect(run, tmp_path / "run", tmp_path / "results")
 
 
 def test_result_has_every_episode_of_a_long_run(tmp_path):
@@ -182,6 +352,7 @@ def test_files_are_packed_and_unpacked_so_that_events_reach_as_far_as_the_checkp
     (tmp_path / "one" / "run").mkdir(parents=True)
     for name in ("args.json", "checkpoint.pt", "events.1", "zzz", "checkpoint.tmp", "half.part"):
         (tmp_path / "one" / "run" / name).write_text(name)
+    (tmp_path / "one" / "run" / "latest").symlink_to("gone")
     files = runner.pack(tmp_path / "one")
     assert next(iter(files)) == "run/checkpoint.pt"
     assert set(files) == {f"run/{name}" for name in ("args.json", "checkpoint.pt", "events.1", "zzz")}
@@ -195,8 +366,11 @@ def test_files_are_packed_and_unpacked_so_that_events_reach_as_far_as_the_checkp
 
 # ---- Many runs ----
 def test_no_more_runs_than_workers_and_each_once(tmp_path, monkeypatch):
-    """Ten runs that end after three looks, by two workers; the third cannot be started, and the others go on."""
-    running, most = set(), []
+    """Ten runs that end after three looks, by two workers; two cannot be started, and the others go on.
+
+    They are started in their order, from the copy of the scripts, and hold the lock.
+    """
+    running, most, started = set(), [], []
 
     class Process:
         def __init__(self, name):
@@ -210,22 +384,195 @@ def test_no_more_runs_than_workers_and_each_once(tmp_path, monkeypatch):
             return None
 
     def start(run, folder, scripts, track, kept_open):
-        if run.seed == 3:
-            raise OSError("no space left")
+        assert (scripts / "copied").exists() and folder == tmp_path / run.name and kept_open == (7,)
+        started.append(run.seed)
+        if run.seed in cannot:
+            raise cannot[run.seed]
         running.add(run.name)
         most.append(len(running))
         return Process(run.name)
 
+    cannot = {3: OSError("no space left"), 5: PackageNotFoundError("mujoco")}
     monkeypatch.setattr(runner, "start", start)
-    monkeypatch.setattr(runner, "copy_scripts", lambda folder: None)
+    monkeypatch.setattr(runner, "copy_scripts", lambda folder: (folder / "copied").touch())
     monkeypatch.setattr(runner, "prepare", lambda *_: None)
     monkeypatch.setattr(runner.time, "sleep", lambda _: None)
     runs = [grid.Run("td3", "Pendulum-v1", "", seed, {"total_timesteps": 5}) for seed in range(1, 11)]
     options = argparse.Namespace(workers=2, runs=tmp_path, track=False, progress=1e9)
     signals = types.SimpleNamespace(count=0, news=lambda: 0)
-    ended = dict(runner.run_here(runs, options, signals, 0))
-    assert max(most) == 2 and not running
-    assert ended == {run: "cannot be started: no space left" if run.seed == 3 else 0 for run in runs}
+    ended = dict(runner.run_here(runs, options, signals, 7))
+    assert max(most) == 2 and not running and started == list(range(1, 11))
+    failed = {run: f"cannot be started: {runner.first_line(cannot[run.seed])}" for run in runs if run.seed in cannot}
+    assert ended == {run: failed.get(run, 0) for run in runs}
+
+
+def test_signals_reach_the_runs_and_no_other_is_started(tmp_path, monkeypatch):
+    """The first asks them to stop, the second kills them; a line of each comes when so many seconds are over."""
+    alive, sent, said, clock = set(), [], [], [0.0]
+
+    class Process:
+        def __init__(self, pid):
+            self.pid, self.returncode = pid, -9
+            alive.add(pid)
+
+        def poll(self):
+            return None if self.pid in alive else self.returncode
+
+    def killpg(pid, number):
+        sent.append((pid, number))
+        alive.difference_update({pid} if number == signal.SIGKILL else ())
+
+    def sleep(seconds):
+        clock[0] += 10
+        signals.count += clock[0] in (50, 100)
+        assert clock[0] < 1000, "it goes on without an end"
+
+    monkeypatch.setattr(runner, "start", lambda run, *_: Process(run.seed))
+    monkeypatch.setattr(runner, "copy_scripts", lambda _: None)
+    monkeypatch.setattr(runner, "prepare", lambda *_: None)
+    monkeypatch.setattr(runner, "progress_line", lambda run, folder, seconds: f"{run.seed} after {seconds:.0f}")
+    monkeypatch.setattr(runner, "say", lambda line, **_: said.append(line))
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
+    monkeypatch.setattr(runner.os, "killpg", killpg)
+    monkeypatch.setattr(runner.Signals, "listen", lambda _: None)
+    signals = runner.Signals()
+    runs = [grid.Run("td3", "Pendulum-v1", "", seed, {"total_timesteps": 5}) for seed in (11, 12, 13)]
+    options = argparse.Namespace(workers=2, runs=tmp_path, track=False, progress=35)
+    assert list(runner.run_here(runs, options, signals, 0)) == [(run, -9) for run in runs[:2]]
+    assert sent == [(pid, number) for number in (signal.SIGTERM, signal.SIGKILL) for pid in (11, 12)]
+    assert [line for line in said if "after" in line] == [
+        f"{run} after {time}" for time in (40, 80) for run in (11, 12)
+    ]
+
+
+def test_keeper_has_the_files_of_each_run_and_its_last_line(tmp_path):
+    keeper = runner.Keeper(tmp_path)
+    assert keeper.files("td3/Pendulum-v1/1") == {}
+    keeper.keep("td3/Pendulum-v1/1", {"made_by.json": b"{}", "run/checkpoint.pt": b"1"})
+    keeper.keep("td3/Pendulum-v1/12", {"log.txt": b""})
+    keeper.keep("td3/Pendulum-v1/1", {"run/checkpoint.pt": b"2"})
+    assert keeper.files("td3/Pendulum-v1/1") == {"made_by.json": b"{}", "run/checkpoint.pt": b"2"}
+    for line in ("5 steps", "10 steps"):
+        keeper.say("td3/Pendulum-v1/1", line)
+    assert keeper.said() == {"td3/Pendulum-v1/1": "10 steps"}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_run_on_another_machine_sends_what_it_writes(tmp_path, monkeypatch, cancelled):
+    """What is kept comes first; then all files with each new checkpoint, and once more at the end."""
+    kept, lines, asked, looks = [], [], [], itertools.count(1)
+    name = "ppo_continuous/Pendulum-v1/3"
+
+    class Process:
+        returncode, terminate, kill = 143 if cancelled else 0, lambda self: asked.append("end"), lambda self: None
+
+        def poll(self):
+            look = next(looks)
+            if look in (2, 4):
+                (self.folder / "run" / "checkpoint.pt").write_text(str(look))
+                os.utime(self.folder / "run" / "checkpoint.pt", (look, look))
+            if look == 6 and cancelled:
+                raise KeyboardInterrupt
+            return 0 if look == 7 else None
+
+        def wait(self):
+            (self.folder / "run" / "checkpoint.pt").write_text("the last")
+
+    def start(run, folder, scripts, track):
+        assert (folder / "made_by.json").read_bytes() == b"{}" and scripts == Path.cwd() and track
+        (folder / "run").mkdir()
+        process.folder = folder
+        return process
+
+    class Keeper:
+        files = types.SimpleNamespace(remote=lambda name: {"made_by.json": b"{}"})
+        keep = types.SimpleNamespace(remote=lambda *what: kept.append(what))
+        say = types.SimpleNamespace(remote=lambda *what: lines.append(what))
+
+    process = Process()
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(get=lambda value: value))
+    monkeypatch.setattr(runner, "start", start)
+    monkeypatch.setattr(runner, "progress_line", lambda run, folder, seconds: f"{folder == process.folder}")
+    monkeypatch.setattr(runner.time, "sleep", lambda _: None)
+    assert runner.run_there(RUN, argparse.Namespace(track=True), Keeper) == process.returncode
+    sent = [files.get("run/checkpoint.pt") for _, files in kept]
+    assert {of for of, _ in kept} == {name} and all(files["made_by.json"] == b"{}" for _, files in kept)
+    assert [one for one in sent if one] == [b"2", b"4", b"the last" if cancelled else b"4"]
+    assert lines[-1] == (name, "True") and asked == ["end"] * cancelled
+
+
+def test_tasks_of_a_cluster(tmp_path, monkeypatch):
+    """Each with its threads, its share of a GPU and its retries; how it ended, also where its machine or it failed."""
+    asked, said, cancelled, clock = [], [], [], [0.0]
+    errors = {name: type(name, (Exception,), {}) for name in ("RayError", "TaskCancelledError", "RayTaskError")}
+    ends = {1: 0, 2: errors["TaskCancelledError"](), 3: errors["RayTaskError"]("Traceback\n\nValueError: why\n")}
+    ends |= {4: errors["RayError"]("the node died\nmore"), 5: 2}
+
+    class Remote:
+        def __init__(self, what):
+            self.what = what
+
+        def options(self, **options):
+            asked.append(options)
+            return self
+
+        def remote(self, *arguments):
+            if isinstance(self.what, type):
+                assert self.what is runner.Keeper and arguments == (tmp_path,)
+                lines = {run.name: f"line of {run.seed}" for run in runs}
+                return types.SimpleNamespace(said=types.SimpleNamespace(remote=lambda: lines))
+            assert self.what is runner.run_there and arguments[1] is options
+            return arguments[0].seed
+
+    def get(what):
+        if not isinstance(what, int):
+            return what
+        if isinstance(ends[what], Exception):
+            raise ends[what]
+        return ends[what]
+
+    def wait(tasks, timeout):
+        """The first ends after 40 seconds, then one every 10; a signal comes at 30, another at 50."""
+        clock[0] += 10
+        signals.count += clock[0] in (30, 50)
+        return (tasks[:1] if clock[0] >= 40 else []), tasks
+
+    def initialise(address, runtime_env, **_):
+        assert address == "auto" and Path(runtime_env["working_dir"], "copied").exists()
+
+    here = types.SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
+    ray = types.ModuleType("ray")
+    ray.init, ray.remote, ray.get, ray.wait = initialise, Remote, get, wait
+    ray.cancel = lambda task, force: cancelled.append((task, force))
+    ray.get_runtime_context = lambda: types.SimpleNamespace(get_node_id=lambda: "this machine")
+    ray.exceptions = types.SimpleNamespace(**errors)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", here)
+    monkeypatch.setattr(runner, "copy_scripts", lambda folder: (folder / "copied").touch())
+    monkeypatch.setattr(runner, "say", lambda line, **_: said.append(line))
+    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(runner.Signals, "listen", lambda _: None)
+    signals = runner.Signals()
+    runs = [grid.Run("td3", "Pendulum-v1", "", seed, {"torch_threads": 3} if seed == 2 else {}) for seed in range(1, 7)]
+
+    def prepare(run, folder, scripts):
+        assert folder == tmp_path / run.name and (scripts / "copied").exists()
+        if run.seed == 6:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    options = argparse.Namespace(ray="auto", runs=tmp_path, gpus_per_run=0.25, retries=4, track=False, progress=15)
+    ended = {run.seed: status for run, status in runner.run_on_ray(runs, options, signals, 0)}
+    assert ended == {
+        **{1: 0, 2: runner.STOPPED, 3: "ValueError: why", 4: "the node died", 5: 2},
+        6: "cannot be started: no space left",
+    }
+    assert asked[0] == {"num_cpus": 0, "scheduling_strategy": ("this machine", False)}
+    needs = {"num_gpus": 0.25, "max_retries": 4}
+    assert asked[1:] == [{"num_cpus": 3 if seed == 2 else 1, **needs} for seed in range(1, 6)]
+    assert cancelled == [(task, False) for task in range(1, 6)] + [(task, True) for task in range(3, 6)]
+    lines = [line for line in said if "line of" in line]
+    assert lines == [f"line of {n}" for n in (*range(1, 6), *range(2, 6), 4, 5)], "every 20 seconds, of those left"
 
 
 def test_threads_of_a_run_are_those_of_its_arguments(tmp_path, monkeypatch):
@@ -255,11 +602,97 @@ def test_only_takes_runs_with_all_of_its_words():
     assert listed("--only", "nothing/of/this") == []
 
 
+@pytest.fixture
+def main(monkeypatch, tmp_path, capsys):
+    """run.py's main with these flags, whose runs end with these (seed, status, signals until then); what it said."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text(THREE)
+
+    def call(*flags, ends=()):
+        def run_here(runs, options, signals, lock):
+            assert options.runs == tmp_path / "runs" and options.results == tmp_path / "results"
+            by_seed = {run.seed: run for run in runs}
+            for seed, status, signals.count in ends:
+                yield by_seed[seed], status
+
+        monkeypatch.setattr(runner, "run_here", run_here)
+        words = ["run.py", "--experiments", "grid.toml", "--results", "results", "--runs", "runs", *flags]
+        monkeypatch.setattr(sys, "argv", words)
+        try:
+            status = runner.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_run_that_ends_well_without_a_result_has_failed(tmp_path, main):
+    """Of three one is whole, one has left nothing, and one says why: its line is on stderr, and again at the end."""
+    runs = tmp_path / "runs" / "td3" / "Pendulum-v1"
+    finished(runs / "1", [100, 200, 300, 400, 500])
+    (runs / "3").mkdir(parents=True)
+    (runs / "3" / "log.txt").write_text("no such task\n")
+    status, said, errors = main(ends=[(1, 0, 0), (2, 0, 0), (3, 2, 0)])
+    assert status == 1 and (tmp_path / "results" / "td3" / "Pendulum-v1" / "1.csv").exists()
+    assert said.startswith("3 runs, 0 finished before, 0 of them by other code or arguments\n")
+    assert said.endswith("1 finished, 2 failed, 0 left\n") and "FAILED" not in said
+    assert re.search(r"^failed: td3/Pendulum-v1/2: no result: .*there is no run in", errors, re.M)
+    assert re.search(r"^failed: td3/Pendulum-v1/3: exit status 2: no such task \(.*/3/log.txt\)$", errors, re.M)
+    assert errors.count("FAILED") == 2
+    _, said, _ = main("--list")
+    states = {1: "finished, but by other code or arguments", 2: "to do", 3: "begun, 0 steps"}
+    assert said == "".join(f"td3/Pendulum-v1/{seed}: {state}\n" for seed, state in states.items())
+    _, said, _ = main(ends=[(2, "lost", 0), (3, "lost", 0)])
+    assert said.startswith("3 runs, 1 finished before, 1 of them") and said.endswith("0 finished, 2 failed, 0 left\n")
+
+
+def test_run_that_was_stopped_has_not_failed(tmp_path, main):
+    """After a signal: by it, or killed; one that fails by itself has failed. After a second one: however it ends."""
+    ends = [(1, runner.STOPPED, 1), (2, -signal.SIGKILL, 1), (3, -signal.SIGTERM, 1)]
+    status, said, errors = main(ends=ends)
+    assert status == 130 and errors == "" and said.endswith("0 finished, 0 failed, 3 left\n")
+    assert "td3/Pendulum-v1/1: stopped\n" in said
+    log = tmp_path / "runs" / "td3" / "Pendulum-v1" / "1" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("stopped by somebody else")
+    status, said, _ = main(ends=[(1, runner.STOPPED, 0), (2, "no memory", 1), (3, "anything", 2)])
+    assert status == 1 and said.endswith("0 finished, 2 failed, 1 left\n") and "/3: stopped\n" in said
+
+
+def test_what_cannot_be_asked_of_the_runner(tmp_path, main, monkeypatch):
+    """It says why, and has made nothing."""
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda _: None)
+    for flags, why in (
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--experiments", "none.toml"], "none.toml"),
+        (["--only", "Hopper"], "no run has all words of --only"),
+        (["--ray", "auto"], "--ray needs benchmark/requirements.txt"),
+    ):
+        status, said, errors = main(*flags)
+        assert (
+            status == 2
+            and said == ""
+            and f"error: {why}" in errors.replace("[Errno 2] No such file or directory: '", "")
+        )
+    (tmp_path / "results" / "td3" / "Pendulum-v1").mkdir(parents=True)
+    (tmp_path / "results" / "td3" / "Pendulum-v1" / "2.csv").write_text("half")
+    status, _, errors = main()
+    assert status == 2 and "2.csv is not a result" in errors and not (tmp_path / "runs").exists()
+
+
 def test_why_a_run_failed(tmp_path):
     (tmp_path / "log.txt").write_text("Traceback\nno such environment\n\n")
     assert runner.why(2, tmp_path) == "exit status 2: no such environment"
     assert "SIGKILL, perhaps for want of memory" in runner.why(-signal.SIGKILL, tmp_path)
     assert "memory" not in runner.why(-signal.SIGSEGV, tmp_path)
+    (tmp_path / "log.txt").write_text("")
+    assert runner.why(1, tmp_path) == "exit status 1: no output"
+    assert runner.first_line(OSError("no space left\non the device")) == "no space left"
+    assert runner.first_line(OSError()) == "OSError"
 
 
 def test_signals_are_told_once_each():
