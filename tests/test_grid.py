@@ -749,12 +749,155 @@ def row_of(monkeypatch, tmp_path, lengths: dict[int, int], changed: set[int]):
 
 @pytest.mark.benchmark
 def test_row_has_whole_seeds_only_and_a_mark_where_one_is_old(monkeypatch, tmp_path, capsys):
-    row = row_of(monkeypatch, tmp_path, {1: 100, 3: 90}, changed={3})
+    row = row_of(monkeypatch, tmp_path, {1: 100, 2: 0, 3: 90}, changed={3})
     assert (len(row.seeds), row.num_seeds, row.mark) == (1, 3, " †")
-    assert "fewer than 100 steps: td3/Pendulum-v1/3" in capsys.readouterr().err
+    assert "fewer than 100 steps: td3/Pendulum-v1/2, td3/Pendulum-v1/3\n" in capsys.readouterr().err
     row = row_of(monkeypatch, tmp_path, {1: 100, 2: 100, 3: 100}, changed=set())
     assert (len(row.seeds), row.mark) == (3, "")
-    assert row.curve(4)[0] == [10, 20, 50, 100] and row.curve(4)[1].shape == (3, 4)
+    assert row.curve(4)[0] == [10, 20, 50, 100] and row.curve(4)[1].tolist() == [[10, 20, 50, 100]] * 3
+
+
+def cells(table: str) -> list[list[str]]:
+    """Of the lines of a table under its head."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:]]
+
+
+def made_row(**changes):
+    """Two of three seeds: evaluations of 1,000 and 1,200 at step 50, and of twice as much at step 100."""
+    import report
+
+    row = object.__new__(report.Row)
+    seeds = [[(50, "eval", value), (100, "eval", 2 * value)] for value in (1000.0, 1200.0)]
+    about = {"script": "td3", "env_id": "Hopper-v5", "variant": "", "steps": 100, "mark": "", "num_seeds": 3}
+    vars(row).update({**about, "seeds": seeds, **changes})
+    return row
+
+
+@pytest.mark.benchmark
+def test_published_beside_ours_by_hand():
+    """Ours 1,100 ± 141 of two seeds, theirs 1,500 ± 100 of four: -400 / sqrt(20,000 / 2 + 10,000 / 4) is -3.6."""
+    import report
+
+    theirs = {"script": "td3", "environment": "Hopper-v5", "source": "them", "on": "Hopper-v4", "metric": "eval"}
+    theirs |= {"steps": 50, "mean": 1500.0, "sd": 100.0, "ddof": 1, "seeds": 4, "main": True}
+    one = {name: value for name, value in theirs.items() if name not in ("sd", "main")} | {"seeds": 1}
+    one |= {"steps": 100, "window": 50_000, "note": "a run", "metric": "eval"}
+    others = [{"steps": 101}, {"script": "ddpg"}, {"environment": "Hopper-v4"}]
+    published = {"sources": {"them": "They"}, "figures": [theirs, one, *(theirs | other for other in others)]}
+    rows = [made_row(), made_row(variant="few", seeds=[])]
+    first = ["`td3.py`", "Hopper-v5", "50", "1,100 ± 141 (2 of 3)", "1,500 ± 100 (4)", "They, Hopper-v4"]
+    first += ["evaluation", "-3.6", "**behind**"]
+    second = ["`td3.py`", "Hopper-v5", "100", "1,650 ± 212 (2 of 3)", "1,500 (1)", "They, Hopper-v4: a run"]
+    second += ["evaluation, 50,000 steps", "", ""]
+    assert cells(report.comparison_table(rows, published, main_only=False)) == [first, second]
+    assert cells(report.comparison_table(rows, published, main_only=True)) == [first]
+    better = {"sources": published["sources"], "figures": [theirs | {"mean": 1320.0}, theirs | {"mean": 880.0}]}
+    ends = [line[-2:] for line in cells(report.comparison_table(rows, better, main_only=False))]
+    assert ends == [["-2.0", ""], ["+2.0", ""]], "-1.97 standard errors are not behind"
+
+
+@pytest.mark.benchmark
+def test_table_has_rows_or_variants_and_no_interval_of_few_seeds():
+    import report
+
+    rows = [made_row(variant=variant, seeds=made_row().seeds * 3) for variant in ("", "few")]
+    rows[0].seeds = [[*seed, (100, "train", 5.0)] for seed in made_row().seeds * 2]
+    rows[1].seeds = [[(step, "train", 10.0 * step), *seed] for step, seed in enumerate(rows[1].seeds, 1)]
+    [line] = cells(report.results_table(rows, variants=False))
+    assert line == ["`td3.py`", "Hopper-v5", "100", "4 of 3", "5.0 ± 0.0", "", "2,200 ± 231", ""]
+    [line] = cells(report.results_table(rows, variants=True))
+    assert line[:5] == ["`td3.py`", "Hopper-v5", "few", "100", "6 of 3"] and line[5] == "35.0 ± 18.7"
+    iqm, low, high = map(float, re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", line[6]).groups())
+    assert iqm == 35 and 10 <= low < iqm < high <= 60
+
+
+@pytest.mark.benchmark
+def test_figure_has_a_panel_for_each_environment_and_a_colour_for_each_script(monkeypatch, tmp_path):
+    """Curves of ours up to their end, and a cross with its deviation at what was published, in its script's colour."""
+    import report
+
+    closed = []
+    monkeypatch.setattr(report.plt, "close", closed.append)
+    rows = [made_row(), made_row(script="ddpg"), made_row(env_id="Walker2d-v5")]
+    for row in rows[1:]:
+        row.seeds = row.seeds[:1]
+    theirs = {"script": "ddpg", "environment": "Hopper-v5", "steps": 50, "mean": 900.0, "sd": 100.0}
+    report.draw_curves(rows, [theirs, theirs | {"script": "td3", "environment": "Walker2d-v5"}], tmp_path / "one.png")
+    [figure] = closed
+    hopper, walker = figure.axes
+    assert (hopper.get_title(), walker.get_title()) == ("Hopper-v5", "Walker2d-v5")
+    curves = {line.get_label(): line for line in hopper.lines if not line.get_label().startswith("_")}
+    assert curves.keys() == {"td3 (2 seeds)", "ddpg (1 seed)"}
+    assert curves["td3 (2 seeds)"].get_xydata().tolist() == [[50, 1100], [100, 2200]]
+    assert curves["ddpg (1 seed)"].get_xydata().tolist() == [[50, 1000], [100, 2000]]
+    [cross] = hopper.containers
+    assert cross[0].get_xydata().tolist() == [[50, 900]] and cross[0].get_color() == curves["ddpg (1 seed)"].get_color()
+    assert cross[2][0].get_segments()[0].tolist() == [[50, 800], [50, 1000]]
+    assert walker.containers[0][0].get_color() == walker.lines[0].get_color() == curves["td3 (2 seeds)"].get_color()
+    assert [text.get_text() for text in figure.legends[0].texts] == ["td3.py", "ddpg.py", "published, ± deviation"]
+    assert (tmp_path / "one.png").exists()
+
+
+@pytest.mark.benchmark
+def test_report_fills_the_readmes_draws_the_figures_and_runs_the_notes_that_have_data(monkeypatch, tmp_path):
+    import report
+
+    benchmark = tmp_path / "benchmark"
+    (benchmark / "notes" / "data" / "kl").mkdir(parents=True)
+    for name in ("kl", "toy"):
+        program = f"from pathlib import Path\nPath(__file__).with_name('{name}.png').touch()\n"
+        (benchmark / "notes" / f"{name}.py").write_text(program)
+    readmes = [tmp_path / "README.md", tmp_path / "README.zh-CN.md", benchmark / "README.md"]
+    for path in readmes:
+        path.write_text("a\n<!-- table: speed -->\nold\n<!-- end -->\n<!-- table: main --><!-- end -->\nb", "utf-8")
+    drawn = []
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "BENCHMARK", benchmark)
+    monkeypatch.setattr(report, "tables", lambda: {"speed": "| 1 |", "main": "| 2 |"})
+    monkeypatch.setattr(report, "load_rows", lambda: [made_row(), made_row(script="dqn"), made_row(variant="few")])
+    monkeypatch.setattr(report, "load_published", lambda: {"figures": []})
+    monkeypatch.setattr(report, "draw_curves", lambda rows, _, path: drawn.append(([r.script for r in rows], path)))
+    report.main()
+    filled = "a\n<!-- table: speed -->\n\n| 1 |\n\n<!-- end -->\n<!-- table: main -->\n\n| 2 |\n\n<!-- end -->\nb"
+    assert [path.read_text("utf-8") for path in readmes] == [filled] * 3
+    assert drawn == [
+        ([script], benchmark / "figures" / f"{name}.png")
+        for name, script in (("discrete", "dqn"), ("continuous", "td3"))
+    ]
+    assert [path.name for path in (benchmark / "notes").glob("*.png")] == ["kl.png"]
+
+    def no_result():
+        raise ValueError("1.csv is not a result")
+
+    monkeypatch.setattr(report, "tables", no_result)
+    with pytest.raises(SystemExit, match=r"1\.csv is not a result"):
+        report.main()
+
+
+@pytest.mark.benchmark
+def test_speeds_on_a_gpu_and_of_many_threads(monkeypatch, tmp_path):
+    """The GPU stands for its one thread, 2 threads come before 16, and code of now has no mark."""
+    import report
+
+    (tmp_path / "results" / "speed").mkdir(parents=True)
+    code = grid.code_hash((ROOT / "td3.py").read_text("utf-8"))
+    for device in ("cpu", "cuda"):
+        rounds = {threads: [{"PlainRL": 10.0, "SB3": 4.0}] for threads in ("16", "2", "1")}
+        measured = {
+            "machine": "A, 16 cores, NVIDIA B",
+            "versions": "v",
+            "device": device,
+            "code": code,
+            "rounds": rounds,
+        }
+        (tmp_path / "results" / "speed" / f"td3{'-cuda' * (device == 'cuda')}.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(report, "BENCHMARK", tmp_path)
+    speeds = ["10 (10 to 10)", "4 (4 to 4)", "2.50"]
+    gpu = ["NVIDIA B", "NVIDIA B, 2 threads", "NVIDIA B, 16 threads"]
+    table = report.speed_table()
+    assert cells(table) == [["td3", where, *speeds] for where in (*gpu, "1", "2", "16")]
+    assert table.endswith("\n\nA, 16 cores, NVIDIA B; v.")
 
 
 @pytest.mark.benchmark
@@ -813,7 +956,143 @@ def test_band_of_five_seeds_is_an_interval_and_of_four_their_range():
     for seeds, is_range in ((5, False), (4, True)):
         panel = plot.plt.figure().subplots()
         values = np.array([0.0, 1, 2, 3, 100])[-seeds:, None].repeat(3, 1)
-        plot.draw_curve(panel, [1, 2, 3], values, "", "C0")
+        plot.draw_curve(panel, [1, 2, 3], values, "a", "C0")
         band = panel.collections[0].get_paths()[0].vertices[:, 1]
         assert ((band.min(), band.max()) == (values.min(), values.max())) == is_range
         assert band.min() <= np.median(values) <= band.max()
+        [line] = panel.lines
+        assert line.get_label() == f"a ({seeds} seeds)" and line.get_xdata().tolist() == [1, 2, 3]
+        assert line.get_ydata().tolist() == [2 if seeds == 5 else 2.5] * 3, "the mean without the ends"
+
+
+@pytest.mark.benchmark
+def test_panels_and_their_axes():
+    """At most three beside each other; what is left over is empty; a curve of two points shows them."""
+    import numpy as np
+    import plot
+
+    for number, shape in ((1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 3)), (7, (3, 3))):
+        figure, panels = plot.draw_panels(number)
+        assert figure.axes[0].get_gridspec().get_geometry() == shape
+        assert [panel.axison for panel in figure.axes] == [True] * number + [False] * (shape[0] * shape[1] - number)
+        assert panels == figure.axes[:number]
+    for points, marker in ((2, "o"), (3, "None")):
+        plot.draw_curve(panels[0], range(points), np.ones((1, points)), "a", "C0")
+        assert panels[0].lines[-1].get_marker() == marker and panels[0].lines[-1].get_label() == "a (1 seed)"
+    plot.label_axes(panels[0], "Hopper-v5")
+    plot.label_axes(panels[1], "Hopper-v5", hours=True)
+    assert [panel.get_xlabel() for panel in panels[:2]] == ["environment steps", "hours"]
+    ticks = [panel.xaxis.get_major_formatter()(2_500, 0) for panel in panels[:2]]
+    assert ticks[0] == "2.5k" and "k" not in ticks[1]
+    assert panels[0].get_title() == "Hopper-v5" and panels[0].get_ylabel() == "evaluation return"
+    plot.plt.close("all")
+
+
+@pytest.mark.benchmark
+def test_numbers_from_a_thousand_on_have_no_digits_after_the_point():
+    import numpy as np
+    import plot
+
+    assert [plot.number(x) for x in (999.94, 1000.0, -1234.5, 0.26)] == ["999.9", "1,000", "-1,234", "0.3"]
+    assert (plot.number(3.4, 2000.0), plot.number(1500.0, 10.0), plot.number(5.6, -1000.0)) == ("3", "1500.0", "6")
+    assert plot.spread(np.array([1.0, 3.0])) == "2.0 ± 1.4" and plot.spread(np.array([1.0])) == "1.0"
+
+
+@pytest.mark.benchmark
+def test_seeds_that_do_not_overlap_are_one_point():
+    """By hours too: where the first one ends, the second has just begun."""
+    import numpy as np
+    import plot
+
+    runs = []
+    for x in ([10, 20], [30, 40]):
+        run = object.__new__(plot.Run)
+        run.script, run.env_id, run.args = "td3", "Task-v0", {}
+        run.steps, run.hours, run.returns = np.array(x), np.array(x) / 100, np.array(x, float)
+        runs.append(run)
+    assert plot.Curve(runs, hours=False).x.tolist() == [20]
+    curve = plot.Curve(runs, hours=True)
+    assert curve.x.tolist() == [0.2] and curve.values.tolist() == [[20], [30]]
+
+
+@pytest.mark.benchmark
+def test_runs_with_the_same_mathematics_make_one_curve():
+    """Whatever only shows, times or places them; and in whatever order their arguments were written."""
+    import numpy as np
+    import plot
+
+    def made(seed, **changes):
+        run = object.__new__(plot.Run)
+        args = {"env_id": "Task-v0", "seed": seed, "gamma": 0.9, "compile": False, **changes}
+        run.script, run.env_id, run.seed, run.args = (
+            "td3",
+            "Task-v0",
+            seed,
+            dict(sorted(args.items(), reverse=seed > 1)),
+        )
+        run.steps = run.hours = np.array([1, 2])
+        run.returns = np.array([1.0, 2.0])
+        return run
+
+    show_or_time = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity"}
+    show_or_time |= {"capture_video", "log_interval", "resume", "evaluate", "out_dir"}
+    for name in grid.defaults((ROOT / "td3.py").read_text("utf-8")).keys() - {"seed", "env_id"}:
+        [*curves] = plot.group([made(1), made(2, **{name: "another"})], hours=False)["Task-v0"]
+        assert len(curves) == (1 if name in show_or_time else 2), name
+
+
+def event_file(path: Path, start: float, returns: dict[int, float]) -> None:
+    """Evaluations of a process that starts at this time and makes a step in a second."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with open(path, "wb") as out:
+        events = [Event(wall_time=start, file_version="brain.Event:2")]
+        for step, value in returns.items():
+            events.append(Event(wall_time=start + step, step=step))
+            events[-1].summary.value.add(tag="eval/episodic_return", simple_value=value)
+        for event in events:
+            RecordWriter(out).write(event.SerializeToString())
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_what_a_resumed_run_evaluates_again_counts_once(tmp_path, names):
+    """As it was the second time, whatever the order of the files."""
+    import plot
+
+    folder = tmp_path / "Task-v0__td3__4__1"
+    folder.mkdir()
+    (folder / "args.json").write_text(json.dumps({"env_id": "Task-v0", "seed": 4}))
+    event_file(folder / f"events.{names[0]}", 1e9, {100: 1.0, 200: 2.0})
+    event_file(folder / f"events.{names[1]}", 2e9, {200: 3.0, 300: 4.0})
+    run = plot.Run(folder)
+    assert (run.script, run.env_id, run.seed) == ("td3", "Task-v0", 4)
+    assert (run.steps.tolist(), run.returns.tolist()) == ([100, 200, 300], [1, 3, 4])
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize(
+    "flags, picture, unit, where",
+    [
+        ([], "plot.png: 3 curves", "steps", "5,400"),
+        (["--hours", "--output", "a.png"], "a.png: 1 curve", "hours", "1.50 h"),
+    ],
+)
+def test_table_and_picture_by_steps_or_by_hours(tmp_path, monkeypatch, capsys, flags, picture, unit, where):
+    """plot.png if nothing else is asked; the table is of the last values, and says of how many steps or hours."""
+    import plot
+
+    monkeypatch.chdir(tmp_path)
+    runs = [("td3", "Other-v0"), ("ddpg", "Task-v0"), ("td3", "Task-v0")][: int(picture.split()[1])]
+    folders = [tmp_path / f"{env_id}__{script}__1__1" for script, env_id in runs]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "args.json").write_text(json.dumps({"env_id": folder.name.split("__")[0], "seed": 1}))
+        event_file(folder / "events.1", 1e9, {1_800: 1.0, 5_400: 2.0})
+    monkeypatch.setattr(sys, "argv", ["plot.py", *map(str, reversed(folders)), "--table", *flags])
+    plot.main()
+    said, errors = capsys.readouterr()
+    assert said.startswith(f"| runs | environment | {unit} | seeds | return |\n")
+    assert cells(said) == [[*run, where, "1", "2.0"] for run in runs] and errors == f"{picture}\n"
+    assert (tmp_path / picture.split(":")[0]).exists()
