@@ -1,6 +1,7 @@
 """The benchmark's grid, runner and report, piece by piece, without a training."""
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -731,6 +732,314 @@ def test_speed_is_that_after_the_warm_up_on_as_many_cores_as_threads(monkeypatch
     assert speed.measure("td3", "PlainRL", 1, 2_000, False) == pytest.approx(10)
     assert speed.measure("td3", "PlainRL", 2, 2_000, False) == pytest.approx(10)
     assert held == [[2], [2, 5]]
+
+
+def asked(monkeypatch, *what) -> tuple[list[str], dict]:
+    """Command and environment of a measurement, its folder named FOLDER."""
+    import speed
+
+    seen = {}
+
+    def run(command, env, cwd, preexec_fn, **_):
+        seen.update(
+            command=[word.replace(str(cwd), "FOLDER") for word in command], env=env, held=preexec_fn is not None
+        )
+        return subprocess.CompletedProcess(command, 0, "a line\nSPS 12.5\n", "")
+
+    monkeypatch.setattr(speed.subprocess, "run", run)
+    monkeypatch.setattr(speed.os, "environ", {"HOME": "/"})
+    try:
+        assert speed.measure(*what) == 12.5
+    except StopIteration:  # of ours there are no files to read
+        assert seen["command"][1].endswith(".py")
+    return seen["command"], seen["env"] | {"held": seen["held"]}
+
+
+def test_what_is_measured_of_ours(monkeypatch):
+    """Without evaluations and checkpoints, so many steps after the warm-up, on that device and those threads."""
+    off = "--eval-interval 0 --checkpoint-interval 0"
+    command, environment = asked(monkeypatch, "td3", "PlainRL", 2, 3_000, False)
+    assert command[:2] == [sys.executable, str(ROOT / "td3.py")]
+    said = (
+        "--env-id Hopper-v5 --out-dir FOLDER --total-timesteps 4000 --no-cuda --learning-starts 500 --torch-threads 2"
+    )
+    assert " ".join(command[2:]) == f"{said} --log-interval 1000 {off} --no-compile"
+    assert environment.pop("held") in (True, not hasattr(os, "sched_setaffinity"))
+    assert environment == {"HOME": "/", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "JAX_PLATFORMS": "cpu"}
+    command, environment = asked(monkeypatch, "ppo_discrete", "PlainRL compiled", 1, 2_048, True)
+    said = "--env-id CartPole-v1 --out-dir FOLDER --total-timesteps 4096 --cuda --torch-threads 1 --log-interval 512"
+    assert " ".join(command[2:]) == f"{said} {off} --compile"
+    assert environment == {"HOME": "/", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "held": False}
+    command, _ = asked(monkeypatch, "dqn-atari", "PlainRL captured", 1, 4_000, True)
+    said = "--env-id PongNoFrameskip-v4 --out-dir FOLDER --total-timesteps 5000 --cuda --learning-starts 500"
+    said += f" --buffer-size 10000 --batch-size 32 --train-interval 4 --torch-threads 1 --log-interval 1000 {off}"
+    assert command[1] == str(ROOT / "dqn.py")
+    assert " ".join(command[2:]) == f"{said} --no-compile --cudagraphs --epsilon-duration 500"
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """What SB3's and SBX's classes are made with and do, in the place of those packages; each step takes a second.
+
+    From step 2,048 on, or 1,000 where the case is no PPO's, it takes a tenth of one.
+    """
+    made, clock = {}, [0.0]
+
+    class Callback:
+        num_timesteps = 0
+
+    def class_of(library, name):
+        class Algorithm:
+            def __init__(self, **options):
+                made.clear()
+                made.update(options, by=f"{library} {name}")
+
+            def learn(self, total, callback):
+                warm_up = 2_048 if name == "PPO" else 1_000
+                for step in range(1, total + 1):
+                    clock[0] += 1 if step <= warm_up else 0.1
+                    callback.num_timesteps = step
+                    assert callback._on_step() is True
+                made["total"] = total
+
+        return Algorithm
+
+    def called(name):
+        return lambda *what, **options: (name, *what, *options.items())
+
+    modules = {"gymnasium": {"make": called("gym")}, "stable_baselines3": {}, "sbx": {}}
+    modules |= {f"stable_baselines3.common.{name}": {} for name in ("callbacks", "env_util", "noise", "vec_env")}
+    for library in ("stable_baselines3", "sbx"):
+        modules[library] = {name: class_of(library, name) for name in ("DQN", "DDPG", "TD3", "SAC", "PPO")}
+    modules["stable_baselines3.common.callbacks"]["BaseCallback"] = Callback
+    for name in ("make_atari_env", "make_vec_env"):
+        modules["stable_baselines3.common.env_util"][name] = called(name)
+    modules["stable_baselines3.common.noise"]["NormalActionNoise"] = lambda mean, sigma: (mean.tolist(), sigma.tolist())
+    modules["stable_baselines3.common.vec_env"]["VecFrameStack"] = called("stack")
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: clock[0])
+    return made
+
+
+NAMES = {"sac_continuous": "SAC", "td3": "TD3", "ddpg": "DDPG", "dqn": "DQN", "ddqn": "DQN", "dqn-atari": "DQN"}
+NAMES |= {"ppo_continuous": "PPO", "ppo_discrete": "PPO"}
+
+
+@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.parametrize("library", ["SB3", "SBX"])
+def test_peers_have_the_sizes_of_ours_and_are_timed_after_the_warm_up(monkeypatch, capsys, peers, case, library):
+    import torch
+
+    command, _ = asked(monkeypatch, case, library, 3, 2_048, False)
+    assert command[0] == sys.executable and command[1] == "-c"
+    monkeypatch.setattr(sys, "argv", ["-c", *command[3:]])
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    exec(command[2], {})
+    label, steps_per_second = capsys.readouterr().out.split()
+    assert label == "SPS" and float(steps_per_second) == pytest.approx(10, rel=2e-3) and threads == [3]
+    name = NAMES[case]
+    assert peers.pop("by") == f"{'sbx' if library == 'SBX' else 'stable_baselines3'} {name}"
+    assert peers.pop("device") == "cpu" and peers.pop("seed") == 0
+    flags, _ = asked(monkeypatch, case, "PlainRL", 3, 2_048, False)
+    ours = dict(grid.defaults(Path(flags[1]).read_text("utf-8")))
+    for argument in ours.keys() - {"env_id", "out_dir"}:
+        if (flag := f"--{argument}".replace("_", "-")) in flags:
+            ours[argument] = int(flags[flags.index(flag) + 1])
+    assert peers.pop("total") == ours["total_timesteps"]
+    env_id = flags[flags.index("--env-id") + 1]
+    assert env_id in str(peers["env"]), "the same environment"
+    if name == "PPO":
+        num_envs = dict(peers["env"][2:]).get("n_envs", 1)
+        rollout = ours["num_envs"] * ours["num_steps"]
+        assert num_envs == ours["num_envs"] and peers["n_steps"] == ours["num_steps"]
+        assert peers["batch_size"] == rollout // ours["num_minibatches"] and peers["n_epochs"] == ours["update_epochs"]
+        return
+    for theirs, name_of_ours in (
+        ("batch_size", "batch_size"),
+        ("train_freq", "train_interval"),
+        ("gradient_steps", "gradient_steps"),
+        ("learning_starts", "learning_starts"),
+        ("buffer_size", "buffer_size"),
+        ("target_update_interval", "target_update_interval"),
+        ("exploration_final_eps", "epsilon_end"),
+    ):
+        assert peers.get(theirs, ours.get(name_of_ours)) == ours.get(name_of_ours), theirs
+    assert {"batch_size", "train_freq", "gradient_steps", "learning_starts"} <= peers.keys()
+    if name == "DQN":
+        assert {"buffer_size", "target_update_interval"} <= peers.keys()
+        assert peers["exploration_fraction"] * ours["total_timesteps"] == pytest.approx(ours["epsilon_duration"], abs=1)
+    if name in ("TD3", "DDPG"):
+        assert peers["action_noise"] == ([0.0] * 3, [ours["exploration_noise"]] * 3)
+    layers = {"dqn-atari": None, "dqn": [120, 84], "ddqn": [120, 84]}.get(case, [256, 256])
+    assert peers.get("policy_kwargs", {}).get("net_arch") == layers
+    assert peers["policy"] == ("CnnPolicy" if case == "dqn-atari" else "MlpPolicy")
+
+
+def test_contestants_are_those_that_can_take_part(monkeypatch, capsys):
+    """Captured on a GPU only; SBX where it is installed, on a GPU if JAX finds it, on Pong's frames only there."""
+    import speed
+
+    assert speed.contestants("td3", False, True) == ["PlainRL", "PlainRL compiled", "SB3", "SBX"]
+    captured = ["PlainRL", "PlainRL compiled", "PlainRL captured", "PlainRL compiled, captured", "SB3"]
+    assert speed.contestants("td3", True, False) == captured
+    assert speed.contestants("dqn-atari", False, True) == ["PlainRL", "PlainRL compiled", "SB3"]
+    assert speed.contestants("dqn-atari", True, True) == [*captured, "SBX"]
+    for is_installed, jax_finds_it, cuda, there in (
+        (False, True, False, False),
+        (False, True, True, False),
+        (True, False, False, True),
+        (True, False, True, False),
+        (True, True, True, True),
+    ):
+        monkeypatch.setattr(speed.importlib.util, "find_spec", lambda _, found=is_installed: found or None)
+        result = subprocess.CompletedProcess([], 0 if jax_finds_it else 1)
+        monkeypatch.setattr(speed.subprocess, "run", lambda *_, result=result, **__: result)
+        assert speed.has_sbx(cuda) == there
+        assert ("JAX finds no GPU" in capsys.readouterr().err) == (is_installed and cuda and not jax_finds_it)
+
+
+@pytest.fixture
+def main_of_speed(monkeypatch, capsys):
+    """speed.py's main with these words: its exit status, its lines, what it measured and saved."""
+    import speed
+
+    measured, saved = [], []
+    speeds = {"PlainRL": [10.0, 60.0, 30.0], "SB3": [20.0, 20.0, 100.0]}
+
+    def measure(case, contestant, threads, steps, cuda):
+        measured.append((case, contestant, threads, steps, cuda))
+        done = [one for one in measured[:-1] if one == measured[-1]]
+        return speeds[contestant][len(done) % 3]
+
+    for name, value in {
+        "measure": measure,
+        "save": lambda *what: saved.append(what),
+        "has_sbx": lambda cuda: False,
+        "contestants": lambda case, cuda, sbx: ["PlainRL", "SB3"],
+        "machine": lambda: "A",
+        "version": lambda name: "1",
+        "num_cores": lambda: 4,
+    }.items():
+        monkeypatch.setattr(speed, name, value)
+
+    def call(*words, cuda=False):
+        measured.clear(), saved.clear()
+        monkeypatch.setattr(speed.torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(sys, "argv", ["speed.py", *words])
+        try:
+            status = speed.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, capsys.readouterr().out.splitlines(), measured, saved
+
+    return call
+
+
+def test_rounds_alternate_and_their_ratios_have_a_median(main_of_speed):
+    """Rounds of 10 and 20, 60 and 20, 30 and 100: ours 30, theirs 20, their ratios 0.5, 3 and 0.3."""
+    _, lines, measured, saved = main_of_speed("td3", "--rounds", "3", "--threads", "2", "--save")
+    assert measured == [("td3", one, 2, 2_000, False) for one in ("PlainRL", "SB3")] * 3
+    assert lines[1] == "td3: A, 2 thread(s), 3 rounds; torch 1, gymnasium 1, stable-baselines3 1"
+    assert lines[4:] == ["| PlainRL | 30 (10 to 60) | 1.00 |", "| SB3 | 20 (20 to 100) | 0.50 |"]
+    code = grid.code_hash((ROOT / "td3.py").read_text("utf-8"))
+    about = {"machine": "A", "versions": "torch 1, gymnasium 1, stable-baselines3 1", "device": "cpu", "code": code}
+    rounds = [{"PlainRL": ours, "SB3": theirs} for ours, theirs in ((10.0, 20.0), (60.0, 20.0), (30.0, 100.0))]
+    assert saved == [("td3", about, 2, rounds)]
+    _, _, measured, saved = main_of_speed("dqn-atari", "--rounds", "1", "--cuda", "--save", cuda=True)
+    assert measured[0] == ("dqn-atari", "PlainRL", 1, 20_000, True)
+    assert [(name, about["device"], threads) for name, about, threads, _ in saved] == [("dqn-atari-cuda", "cuda", 1)]
+    _, _, measured, saved = main_of_speed("--rounds", "1")
+    assert saved == [] and {threads for _, _, threads, _, _ in measured} == {1, 4}, "one thread, and all"
+    steps = {case: steps for case, _, _, steps, _ in measured}
+    assert steps == {
+        **{"sac_continuous": 2_000, "td3": 2_000, "ddpg": 2_000, "dqn": 20_000, "ddqn": 20_000, "dqn-atari": 2_000},
+        **{"ppo_continuous": 20_480, "ppo_discrete": 81_920},
+    }
+    assert main_of_speed("td3", "--steps", "3000", "--rounds", "1")[2][0] == ("td3", "PlainRL", 1, 3_000, False)
+
+
+@pytest.mark.parametrize(
+    "words", [["nothing"], ["td3", "--cuda"], ["td3", "--steps", "1500"], ["ppo_discrete", "--steps", "3000"]]
+)
+def test_what_cannot_be_measured(main_of_speed, words):
+    status, _, measured, _ = main_of_speed(*words)
+    assert status == 2 and measured == []
+
+
+# ---- A peer's training ----
+@pytest.fixture
+def peer(monkeypatch):
+    """peer.py, with a SAC in the place of SBX's that only takes steps: an episode ends in every 100th."""
+    made = {}
+
+    class Callback:
+        def __init__(self):
+            pass
+
+    class SAC:
+        def __init__(self, policy, env, **options):
+            made.update(options, policy=policy, env=env)
+
+        def learn(self, total, callback):
+            callback.model = types.SimpleNamespace(predict=lambda obs, deterministic: (obs + deterministic, None))
+            for callback.num_timesteps in range(1, total + 1):
+                ended = callback.num_timesteps % 100 == 0
+                infos = [{"episode": {"r": callback.num_timesteps / 2}}] if ended else [{}]
+                callback.locals = {"infos": infos}
+                assert callback._on_step() is True
+
+    class Env:
+        """Rewards an action that is one more than what was seen; ends after two steps or, cut off, three."""
+
+        def reset(self, seed):
+            self.seed, self.steps = seed, 0
+            return seed, {}
+
+        def step(self, action):
+            self.steps += 1
+            assert self.steps <= 3, "the episode was over"
+            is_odd = self.seed % 2 == 1
+            return action, float(action == self.seed + self.steps), self.steps == 2 and not is_odd, self.steps == 3, {}
+
+    for name, content in {
+        "sbx": {"SAC": SAC},
+        "stable_baselines3.common.callbacks": {"BaseCallback": Callback},
+        "gymnasium": {"make": lambda env_id: made.setdefault("made", []).append(env_id) or Env()},
+    }.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "peer", raising=False)
+    module = importlib.import_module("peer")
+    yield module, made
+    sys.modules.pop("peer")
+
+
+def test_training_of_a_peer_is_a_result_like_ours(monkeypatch, tmp_path, peer):
+    """Every episode, and in each 10,000th step the mean of ten without noise, whose seeds are 10,000 to 10,009."""
+    module, made = peer
+    monkeypatch.setattr(module, "BENCHMARK", tmp_path)
+    monkeypatch.setattr(module, "version", lambda name: "1")
+    monkeypatch.setattr(module, "machine", lambda: "A")
+    monkeypatch.setattr(sys, "argv", ["peer.py", "ALE/Pong-v5", "4", "--total-timesteps", "20000"])
+    module.main()
+    about, rows = grid.read_result(tmp_path / "results" / "peer" / "sbx_sac" / "ALE-Pong-v5" / "4.csv")
+    assert [row for row in rows if row[1] == "eval"] == [(10_000, "eval", 2.5), (20_000, "eval", 2.5)]
+    assert [row for row in rows if row[1] == "train"] == [(n, "train", n / 2) for n in range(100, 20_001, 100)]
+    assert about["machine"] == "A" and re.fullmatch(r"\d+ s", about["wall time"])
+    assert about["versions"].startswith("sbx-rl 1, stable-baselines3 1, jax 1")
+    sizes = {"learning_rate": 1e-3, "qf_learning_rate": 1e-3, "learning_starts": 5_000, "batch_size": 256}
+    assert about["arguments"] == {"env_id": "ALE/Pong-v5", "seed": 4, "total_timesteps": 20_000, **sizes}
+    ours = grid.defaults((ROOT / "sac_continuous.py").read_text("utf-8"))
+    assert (made["learning_rate"], made["qf_learning_rate"]) == (ours["actor_lr"], ours["critic_lr"])
+    assert all(made[name] == ours[name] for name in ("learning_starts", "batch_size", "buffer_size"))
+    assert (
+        made["seed"] == 4 and made["policy_kwargs"] == {"net_arch": [256, 256]} and made["made"] == ["ALE/Pong-v5"] * 2
+    )
 
 
 # ---- Report and plot ----
