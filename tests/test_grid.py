@@ -770,6 +770,7 @@ def test_what_is_measured_of_ours(monkeypatch):
     said = "--env-id CartPole-v1 --out-dir FOLDER --total-timesteps 4096 --cuda --torch-threads 1 --log-interval 512"
     assert " ".join(command[2:]) == f"{said} {off} --compile"
     assert environment == {"HOME": "/", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "held": False}
+    assert asked(monkeypatch, "td3", "SB3", 1, 1_000, True)[0][3:] == ["sb3", "1", "2000", "cuda"]
     command, _ = asked(monkeypatch, "dqn-atari", "PlainRL captured", 1, 4_000, True)
     said = "--env-id PongNoFrameskip-v4 --out-dir FOLDER --total-timesteps 5000 --cuda --learning-starts 500"
     said += f" --buffer-size 10000 --batch-size 32 --train-interval 4 --torch-threads 1 --log-interval 1000 {off}"
@@ -1400,7 +1401,14 @@ def test_table_and_picture_by_steps_or_by_hours(tmp_path, monkeypatch, capsys, f
         (folder / "args.json").write_text(json.dumps({"env_id": folder.name.split("__")[0], "seed": 1}))
         event_file(folder / "events.1", 1e9, {1_800: 1.0, 5_400: 2.0})
     monkeypatch.setattr(sys, "argv", ["plot.py", *map(str, reversed(folders)), "--table", *flags])
+    drawn, draw_panels = [], plot.draw_panels
+    monkeypatch.setattr(plot, "draw_panels", lambda number: drawn.append(draw_panels(number)) or drawn[-1])
     plot.main()
+    [(_, panels)] = drawn
+    assert [panel.get_title() for panel in panels] == list(dict.fromkeys(env_id for _, env_id in runs))
+    assert {panel.get_xlabel() for panel in panels} == {"hours" if flags else "environment steps"}
+    labels = [text.get_text() for panel in panels for text in panel.get_legend().texts]
+    assert labels == [f"{script} (1 seed)" for script, _ in runs], "of curves that are drawn"
     said, errors = capsys.readouterr()
     assert said.startswith(f"| runs | environment | {unit} | seeds | return |\n")
     assert cells(said) == [[*run, where, "1", "2.0"] for run in runs] and errors == f"{picture}\n"
