@@ -314,10 +314,10 @@ def test_result_is_that_of_the_last_of_several_runs(tmp_path):
 
 @pytest.mark.parametrize("evaluated, whole", [([128, 256, 320, 448, 512], True), ([128, 320, 448, 512], False)])
 def test_evaluations_of_ppo_come_with_its_rollouts(tmp_path, evaluated, whole):
-    """Of 2 * 32 steps: the first after each 100 steps; 192 from one to the next are too many."""
+    """Of 4 * 16 steps: the first after each 100 steps; 192 from one to the next are too many."""
     finished(tmp_path / "run", evaluated)
     path = tmp_path / "run" / "Pendulum-v1__td3__1__5" / "args.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_envs": 2, "num_steps": 32}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_envs": 4, "num_steps": 16}))
     run = grid.Run("td3", "Pendulum-v1", "", 1, {"total_timesteps": 500})
     if whole:
         assert runner.collect(run, tmp_path / "run", tmp_path / "results").exists()
@@ -409,7 +409,7 @@ def test_no_more_runs_than_workers_and_each_once(tmp_path, monkeypatch):
 
 def test_signals_reach_the_runs_and_no_other_is_started(tmp_path, monkeypatch):
     """The first asks them to stop, the second kills them; a line of each comes when so many seconds are over."""
-    alive, sent, said, clock = set(), [], [], [0.0]
+    alive, sent, said, clock = set(), [], [], [5_000.0]
 
     class Process:
         def __init__(self, pid):
@@ -425,8 +425,8 @@ def test_signals_reach_the_runs_and_no_other_is_started(tmp_path, monkeypatch):
 
     def sleep(seconds):
         clock[0] += 10
-        signals.count += clock[0] in (50, 100)
-        assert clock[0] < 1000, "it goes on without an end"
+        signals.count += clock[0] in (5_050, 5_100)
+        assert clock[0] < 6_000, "it goes on without an end"
 
     monkeypatch.setattr(runner, "start", lambda run, *_: Process(run.seed))
     monkeypatch.setattr(runner, "copy_scripts", lambda _: None)
