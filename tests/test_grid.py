@@ -1331,7 +1331,7 @@ def test_runs_with_the_same_mathematics_make_one_curve():
 
     def made(seed, **changes):
         run = object.__new__(plot.Run)
-        args = {"env_id": "Task-v0", "seed": seed, "gamma": 0.9, "compile": False, **changes}
+        args = {"env_id": "Task-v0", "seed": seed, "gamma": 0.9, "tau": 0.1, "compile": False, **changes}
         run.script, run.env_id, run.seed, run.args = (
             "td3",
             "Task-v0",
