@@ -49,6 +49,7 @@ def test_carry_takes_each_block_to_the_scripts_that_share_it_and_shows_it(carrie
         assert {script for script, whole in texts.items() if text in whole} == {"ppo_discrete", "ppo_continuous"}
     one = "\n\n    def added(self) -> None:\n        pass\n\n    def log_episode(self"
     assert all(one in text and text.count("def added(") == 1 for text in texts.values())
+    assert not any("\n\n\n    def added(" in text for text in texts.values()), "one line between two methods"
     assert "train(args: Args, _=0)" not in texts["ppo_continuous"]
     assert diffs.count("+    def added(self) -> None:\n") == 6 and diffs.count("+def gae(  # here\n") == 1
     assert "--- td3.py\n+++ td3.py with ppo_discrete.py's blocks\n" in diffs
