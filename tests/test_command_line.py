@@ -28,6 +28,7 @@ main, main_of, nothing_odd = test_runs.main, test_runs.main_of, test_runs.nothin
     [
         ("--env-id NoSuchThing-v0", "NoSuchThing-v0"),
         ("--env-id nosuchmodule:Thing-v0", "nosuchmodule"),
+        ("--env-id __main__:Thing-v0", "Thing"),
         ("--seed x", "--seed"),
         ("--seed 1.5", "--seed"),
         (f"--seed 1.5e0 --env-id Pendulum-v1 {SHORT}", "--seed"),
@@ -78,6 +79,8 @@ def test_line_about_a_mistake_has_nothing_besides(script, main, monkeypatch):
     """Neither the frame that tyro draws around it, nor its heading, nor where the help is."""
     monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", True)  # as on a terminal
     assert main("--bogus 3").err == f"{script}.py: Unrecognized options: --bogus, 3\n"
+    assert main("--seed").err == f"{script}.py: Missing value for argument '--seed'. Expected 1 values.\n"
+    monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", False)  # as in a file of ASCII
     assert main("--seed").err == f"{script}.py: Missing value for argument '--seed'. Expected 1 values.\n"
 
 

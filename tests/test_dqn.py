@@ -448,13 +448,18 @@ def test_loop_stores_learns_and_copies_at_the_right_steps(module, tmp_path, monk
         assert explore
         return act(agent, obs, explore)
 
+    def copy(agent):
+        copies.append((len(added), updates[-1]))
+        update_target(agent)
+
     monkeypatch.setattr(module.ReplayBuffer, "add", lambda buffer, *t: (added.append(t), add(buffer, *t)))
     monkeypatch.setattr(module.Agent, "update", lambda agent, b: (updates.append(len(added)), update(agent, b))[1])
-    monkeypatch.setattr(module.Agent, "update_target", lambda agent: (copies.append(len(added)), update_target(agent)))
+    monkeypatch.setattr(module.Agent, "update_target", copy)
     monkeypatch.setattr(module.Agent, "act", recording_act)
     intervals = {"learning_starts": 40, "train_interval": 5, "target_update_interval": 12}
     run(module, tmp_path, env_id="DiscreteCounter-v0", total_timesteps=90, epsilon_duration=50, **intervals)
-    assert updates == list(range(45, 91, 5)) and copies == [48, 60, 72, 84]
+    assert updates == list(range(45, 91, 5)) and [step for step, _ in copies] == [48, 60, 72, 84]
+    assert copies[1] == (60, 60), "the target gets what the update of the same step has made"
     assert epsilons == pytest.approx([max(0.05, 1 - 0.95 * step / 50) for step in range(1, 91)])
     expected, episode, time = [], 0, 0
     for obs, _, _, next_obs, terminated in added:

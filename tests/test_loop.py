@@ -387,7 +387,26 @@ class OneArray(gym.Env):
         return self.obs, 0.0, False, bool(self.obs[0] == 3), {}
 
 
+class OneArrayOfChoices(OneArray):
+    action_space = gym.spaces.Discrete(2)
+
+
 gym.register("OneArray-v0", OneArray, disable_env_checker=True)
+gym.register("OneArrayOfChoices-v0", OneArrayOfChoices, disable_env_checker=True)
+
+
+@pytest.mark.parametrize("module", PPO, ids=name_of)
+def test_last_observation_in_an_array_that_the_reset_writes_into_is_the_true_one(module, tmp_path, monkeypatch):
+    """Or the value at a time limit would be that of the first observation of the next episode."""
+    batches, update = [], module.Agent.update
+    monkeypatch.setattr(
+        module.Agent, "update", lambda agent, batch, *f: (batches.append(batch), update(agent, batch, *f))[1]
+    )
+    env_id = "OneArrayOfChoices-v0" if module is ppo_discrete else "OneArray-v0"
+    sizes = {"num_envs": 1, "num_steps": 6, "num_minibatches": 2, "update_epochs": 1}
+    run(module, tmp_path, env_id=env_id, total_timesteps=6, **sizes)
+    assert batches[0].obs.flatten().tolist() == [0, 1, 2, 0, 1, 2]
+    assert batches[0].next_obs.flatten().tolist() == [1, 2, 3, 1, 2, 3]
 
 
 @pytest.mark.parametrize("module", [ddpg, td3, sac_continuous], ids=lambda module: module.__name__)
