@@ -16,9 +16,9 @@ from pathlib import Path
 BENCHMARK = Path(__file__).resolve().parent
 ROOT = BENCHMARK.parent
 KEYS = {"script", "environments", "seeds", "arguments", "variant"}
-# arguments of a script that do not change what it learns
+# arguments of a script that do not change what it learns; a checkpoint does, since new episodes begin after it
 OTHER = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity", "capture_video"}
-OTHER |= {"log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
+OTHER |= {"log_interval", "resume", "evaluate", "out_dir"}
 SET_BY_RUN = {"env_id", "seed", "track", "resume", "evaluate", "out_dir"}  # by run.py itself, for each run
 
 

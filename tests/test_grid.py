@@ -37,10 +37,10 @@ def test_what_makes_a_result_an_old_one():
         assert grid.has_changed(RUN, about | {"arguments": about["arguments"] | {name: value}}), name
     less = {name: value for name, value in about["arguments"].items() if name != "gamma"}
     assert grid.has_changed(RUN, about | {"arguments": less})
-    shown = {**ARGUMENTS, "log_interval": 5, "compile": True, "torch_threads": 2, "checkpoint_interval": 7}
+    shown = {**ARGUMENTS, "log_interval": 5, "compile": True, "torch_threads": 2}
     assert not grid.has_changed(grid.Run("ppo_continuous", "Pendulum-v1", "", 3, shown), about)
     show_or_time = {"cuda", "torch_threads", "compile", "cudagraphs", "track", "wandb_project", "wandb_entity"}
-    show_or_time |= {"capture_video", "log_interval", "checkpoint_interval", "resume", "evaluate", "out_dir"}
+    show_or_time |= {"capture_video", "log_interval", "resume", "evaluate", "out_dir"}
     for name in grid.defaults(SOURCE):
         other = about | {"arguments": about["arguments"] | {name: "another value"}}
         assert grid.has_changed(RUN, other) == (name not in show_or_time), name
