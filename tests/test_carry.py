@@ -1,7 +1,5 @@
 """The command of CONTRIBUTING.md that carries a change of one script into the others, on copies of them."""
 
-import ast
-import functools
 import shutil
 import sys
 
@@ -18,8 +16,6 @@ def carried(monkeypatch, tmp_path):
         shutil.copy(ROOT / f"{script}.py", tmp_path)
     for module in (carry, test_conventions):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    parse = functools.cache(ast.parse)  # each text once
-    monkeypatch.setattr(test_conventions, "tree", lambda script: parse(test_conventions.source(script)))
 
     def call(script, *replacements):
         path = tmp_path / f"{script}.py"

@@ -4,6 +4,7 @@ import ast
 import collections
 import dataclasses
 import difflib
+import functools
 import importlib
 import inspect
 import re
@@ -226,8 +227,11 @@ def source(script):
     return (ROOT / f"{script}.py").read_text()
 
 
+parse = functools.cache(ast.parse)  # each text once
+
+
 def tree(script):
-    return ast.parse(source(script))
+    return parse(source(script))
 
 
 def block(script, name):
