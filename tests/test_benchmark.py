@@ -490,11 +490,11 @@ def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
     ]
     (tmp_path / "data").mkdir()
     monkeypatch.setattr(toy, "NOTES", tmp_path)
-    monkeypatch.setattr(toy, "SEEDS", (2, 3))
+    monkeypatch.setitem(toy.KINDS, "ddpg", ("ddpg.py", "ddpg", 2, {}))
     monkeypatch.setattr(toy, "INTERVAL", 100)
     toy.run("ddpg")
     runs = toy.read("ddpg")
-    assert list(runs) == [2, 3]
+    assert list(runs) == [1, 2]
     for run in runs.values():
         assert set(run) == set(toy.NAMES) and (run["action"][-4:] < 0).all()
         assert len(run["action"]) < toy.STEPS / 100 and sorted(run["num_rewards"]) == run["num_rewards"].tolist()
@@ -510,13 +510,14 @@ def test_what_is_said_of_that_task_is_in_its_data(monkeypatch):
     for script, num_failed in (("ddpg", 5), ("td3", 2)):
         runs = toy.read(script)
         failed = [run for run in runs.values() if run["action"][-1] >= 0]
-        assert list(runs) == list(toy.SEEDS) and len(failed) == num_failed
+        assert list(runs) == list(range(1, 101)) and len(failed) == num_failed
         rewards += [int(run["num_rewards"][-1]) for run in failed]
         assert all(abs(run["dq_da"][-1]) < 0.05 for run in failed)
     assert (min(rewards), max(rewards)) == (1, 8)
-    actions = [run["action"] for run in toy.read("sac_continuous").values()]
-    assert len(actions) == 27 and all(action[0] < 0 for action in actions)
-    assert sum(action[-1] >= 0 for action in actions) == 15
+    learned, small = (np.array([run["action"] for run in toy.read(kind).values()]) for kind in ("sac", "sac-0.01"))
+    assert (learned.shape, small.shape) == ((100, 8), (30, 8)), "an evaluation every 250 steps"
+    assert (learned[:, :2] < 0).all() and (learned[:, 5:] >= 0).all() and (small[:, -1] < 0).all()
+    assert min(run["num_rewards"][-1] for run in toy.read("sac").values()) > 300
 
 
 @pytest.mark.benchmark

@@ -21,15 +21,18 @@ from common import FIGURES, main, path_of, train, write
 from matplotlib import pyplot as plt
 
 SEEDS, NUM_EPISODES = (1, 2, 3, 4, 5), 5
-OFF_POLICY = {"total_timesteps": 7_000, "learning_starts": 1_000, "compile": True}
 KINDS = {  # label, script, arguments
-    "sac": ("SAC, α learned", "sac_continuous", OFF_POLICY),
-    "sac-0": ("SAC, α = 0", "sac_continuous", OFF_POLICY | {"autotune": False, "alpha": 1e-9}),
-    "td3": ("TD3", "td3", OFF_POLICY),
-    "ppo": ("PPO, c = 0.05", "ppo_continuous", {"total_timesteps": 100_000, "ent_coef": 0.05}),
-    "ppo-0": ("PPO, c = 0", "ppo_continuous", {"total_timesteps": 100_000}),
+    "sac": ("SAC, α learned", "sac_continuous", {}),
+    "sac-0": ("SAC, α = 0", "sac_continuous", {"autotune": False, "alpha": 1e-9}),
+    "td3": ("TD3", "td3", {}),
+    "ppo": ("PPO, c = 0.05", "ppo_continuous", {"ent_coef": 0.05}),
+    "ppo-0": ("PPO, c = 0", "ppo_continuous", {}),
 }
-TASKS = {"Pendulum-v1": {"ppo": {"learning_rate": 1e-3, "gamma": 0.9}}, "InvertedPendulum-v5": {"ppo": {}}}
+OFF_POLICY, PPO = {"learning_starts": 1_000, "compile": True}, {"total_timesteps": 100_000}
+TASKS = {  # arguments of SAC and TD3, and of PPO
+    "Pendulum-v1": (OFF_POLICY | {"total_timesteps": 7_000}, PPO | {"learning_rate": 1e-3, "gamma": 0.9}),
+    "InvertedPendulum-v5": (OFF_POLICY | {"total_timesteps": 20_000}, PPO),
+}
 LEVELS = {  # by task and disturbance
     "Pendulum-v1": {"none": [0], "push": [2, 4], "mass": [0.5, 1.5], "action": [0.5, 1], "obs": [0.1, 0.3]},
     "InvertedPendulum-v5": {"none": [0], "push": [0.5, 1], "mass": [0.5, 2], "action": [0.3, 0.6], "obs": [0.05, 0.1]},
@@ -82,7 +85,7 @@ def conditions(task: str) -> list[tuple[str, float]]:
 
 
 def run(seed: int) -> None:
-    for task, more in TASKS.items():
+    for task, (off_policy, ppo) in TASKS.items():
         for kind, (_, script, arguments) in KINDS.items():
             modes = ("deterministic",) if script == "td3" else ("deterministic", "sampled")
             measures = {
@@ -90,9 +93,8 @@ def run(seed: int) -> None:
                 for disturbance, level in conditions(task)
                 for mode in modes
             }
-            arguments = {"env_id": task, "eval_interval": arguments["total_timesteps"], **arguments}
-            if script == "ppo_continuous":
-                arguments |= more["ppo"]
+            arguments = (ppo if script == "ppo_continuous" else off_policy) | arguments
+            arguments |= {"env_id": task, "eval_interval": arguments["total_timesteps"]}
             write("robustness", f"{task}-{kind}", seed, train(script, arguments, seed, [], None, measures))
 
 
