@@ -504,6 +504,7 @@ def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
 def test_what_is_said_of_that_task_is_in_its_data(monkeypatch):
     """benchmark/notes/README.md and R004-13: how many seeds do not go left in the end, with how many rewards."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    import numpy as np
     import toy
 
     rewards = []

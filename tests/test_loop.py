@@ -216,7 +216,7 @@ def test_evaluation_is_separate_deterministic_and_repeats(module, tmp_path, monk
 @pytest.mark.parametrize(("env_id", "value"), [("Terminating-v0", 1.0), ("Truncating-v0", 2.0)])
 def test_value_of_a_one_step_task(module, tmp_path, env_id, value):
     """Discount 1/2: a termination is worth its reward, 1; a time limit bootstraps, 1 / (1 - 1/2). And a* = 0.5."""
-    args = {"total_timesteps": 1000, "learning_starts": 200, "gamma": 0.5, "tau": 0.05, "batch_size": 64}
+    args = {"total_timesteps": 450, "learning_starts": 100, "gamma": 0.5, "tau": 0.1, "batch_size": 64}
     lrs = {"actor_lr": 3e-3, "critic_lr": 3e-3, **ONE_STEP[module.__name__]}
     agent = run(module, tmp_path, env_id=env_id, **args, **lrs)
     action = agent.act(np.zeros(1), explore=False)

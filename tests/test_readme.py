@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BRIEF = {"--total-timesteps": "640", "--learning-starts": "320", "--buffer-size": "600", "--epsilon-duration": "500"}
+BRIEF = {"--total-timesteps": "384", "--learning-starts": "320", "--buffer-size": "600", "--epsilon-duration": "500"}
 MORE = {"sac_continuous": " --learning-starts 320 --no-compile", "ppo_discrete": " --num-steps 16"}
 FIRST = ".venv/bin/python sac_continuous.py --env-id Pendulum-v1 --total-timesteps 10_000 --learning-starts 1_000 "
 FIRST += "--no-compile"
@@ -75,7 +75,7 @@ def brief(command: str) -> str:
         command = re.sub(rf"{flag} \S+", f"{flag} {value}", command)
     for script, more in MORE.items():
         command += more if f"{script}.py" in command else ""
-    return f"{command} --total-timesteps 640 --eval-episodes 1"
+    return f"{command} --total-timesteps 384 --eval-episodes 1"
 
 
 def test_no_command_is_forgotten():
@@ -116,7 +116,7 @@ def test_watch_play_resume_and_copy(tmp_path):
     [watch] = [c for c in IN_A_FOLDER if "tensorboard" in c]
     [play] = [c for c in IN_A_FOLDER if "--evaluate" in c]
     [resume] = [c for c in IN_A_FOLDER if "--resume" in c]
-    for command, said in ((play, "mean ± std of 10 episodes"), (resume + " --total-timesteps 700", "from step 640")):
+    for command, said in ((play, "mean ± std of 10 episodes"), (resume + " --total-timesteps 400", "from step 384")):
         assert said in run(command.replace("SCRIPT.py", "sac_continuous.py").replace("RUN_DIR", str(folder)), tmp_path)
     [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.S | re.M)
     code = block.replace("RUN_DIR", str(folder)) + "print(action.shape, abs(action) <= 1)\n"
