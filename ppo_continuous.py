@@ -237,8 +237,8 @@ class Normalizer(nn.Module):
 
     def update(self, x: Tensor) -> None:  # Chan et al., "Algorithms for computing the sample variance", 1983
         share = len(x) / (self.count + len(x))  # fraction of the samples that are new
-        shift, var = x.mean(0) - self.mean, self.std.square()
-        var = var + share * (x.var(0, correction=0) - var) + share * (1 - share) * shift.square()
+        shift = x.mean(0) - self.mean
+        var = self.std.square().lerp(x.var(0, correction=0), share) + share * (1 - share) * shift.square()
         self.std.copy_(var.sqrt().clamp(min=1e-4))
         self.mean.add_(share * shift)
         self.count.add_(len(x))
