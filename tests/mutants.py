@@ -113,6 +113,7 @@ MUTANTS = {
             'an update in each step whatever train_interval is': ('if learning and step % args.train_interval == 0:', 'if learning:'),
         },
         "runs": {
+            'a signal leaves the mean of a part of an evaluation': ('            if not self.signals:\n', '            if len(episodes) > 0:\n'),
             'moments of Adam are not saved': ('self.register_buffer(f"mean{i}", torch.zeros_like(parameter))', 'self.register_buffer(f"mean{i}", torch.zeros_like(parameter), persistent=False)'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
             'environment is not seeded at a restart': ('        return self.reset(seed=seeds[2])\n', '        return self.reset()\n'),
@@ -318,6 +319,7 @@ MUTANTS = {
             'updates in each step': ('if learning and step % args.train_interval == 0', 'if learning'),
             'pixels are not scaled': ('(obs / 255)', '(obs / 1)'),
             'next stack from the next episode': ('        self.add_frame(next_obs[-1])\n', '        if not terminated:\n            self.add_frame(next_obs[-1])\n'),
+            'an episode is told by its last frame': ('not np.array_equal(obs, self.last_obs)', 'not np.array_equal(obs[-1], self.last_obs[-1])'),
             'an episode starts with one frame': ('            for frame in obs:\n                self.add_frame(frame)\n', '            self.add_frame(obs[-1])\n'),
             'stacks whose first frame was overwritten': ('self.stored[0] - self.stack < self.num_frames - len(self.frames) - 1', 'self.stored[0] < self.num_frames - len(self.frames)'),
             'next_obs is obs': ('frames[:, 1:], terminated', 'frames[:, :-1], terminated'),
@@ -466,6 +468,7 @@ MUTANTS = {
             'log std is not bounded': ('self.network.log_std.clamp_(LOG_STD_MIN, LOG_STD_MAX)', 'pass'),
             'head is not bounded': ('return mean, bound_log_std(LOG_STD_START + log_std)', 'return mean, LOG_STD_START + log_std'),
             'normaliser moves before the update': ('        obs, next_obs = self.scale(seen_obs)', '        self.normalizer.update(seen_obs)\n        obs, next_obs = self.scale(seen_obs)'),
+            'the bound of the deviation is that of the variance': ('var.sqrt().clamp(min=1e-4)', 'var.clamp(min=1e-4).sqrt()'),
             'normaliser never learns': ('            self.normalizer.update(seen_obs)\n', '            pass\n'),
             'normaliser is not applied while acting': ('        mean, log_std = self.network.policy(self.scale(obs))\n        action', '        mean, log_std = self.network.policy(obs)\n        action'),
             'normaliser is not saved': ('self.register_buffer("mean", torch.zeros(shape))', 'self.register_buffer("mean", torch.zeros(shape), persistent=False)'),

@@ -230,6 +230,17 @@ def test_stacks_are_those_of_the_environment(module, capacity):
     assert len(seen) <= capacity and (capacity < 1000 or len(seen) == len(rewards))
 
 
+def test_episode_that_begins_with_the_last_frame_of_another_has_stacks_of_its_own(module):
+    """After a lost life the picture may stand still: frames 1 2 3 4, 5, and then 5 5 5 5, 6."""
+    buffer, frame = module.FrameBuffer((4, 84, 84), 10, torch.device("cpu")), [stamp(0, time) for time in range(7)]
+    for obs, last in (([1, 2, 3, 4], 5), ([5, 5, 5, 5], 6)):
+        obs = [frame[time] for time in obs]
+        buffer.add(np.stack(obs), np.array(0), float(last), np.stack([*obs[1:], frame[last]]), last == 5)
+    batch = buffer.sample(50)
+    found = {tuple(stack[:, 0, 0].tolist()) for stacks in (batch.obs, batch.next_obs) for stack in stacks}
+    assert found == {(1, 2, 3, 4), (2, 3, 4, 5), (5, 5, 5, 5), (5, 5, 5, 6)}
+
+
 def test_long_episodes_fill_the_buffer_to_its_capacity(module):
     buffer = filled_frames(module, 60, lengths=(100, 100))
     assert len(set(buffer.sample(3000).reward.tolist())) == 60

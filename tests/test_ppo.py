@@ -746,6 +746,16 @@ def test_what_never_varies_is_scaled_to_a_finite_number():
     assert ppo_continuous.RewardScaler(2, 0.9)(torch.zeros(5, 2), torch.zeros(5, 2)).tolist() == [[0.0, 0.0]] * 5
 
 
+@pytest.mark.parametrize(("size", "scaled"), [(1e-3, 1.0), (1e-5, 0.1)])
+def test_small_numbers_are_scaled_as_large_ones_down_to_a_deviation_of_1e_4(size, scaled):
+    """Observations in kilometres, rewards of a thousandth: a deviation of 0.001 becomes 1; the bound is 0.0001."""
+    x, expected = T([[size], [-size]]), pytest.approx([scaled, -scaled], rel=0.01)
+    normalizer = ppo_continuous.Normalizer((1,))
+    normalizer.update(x)
+    assert normalizer(x).flatten().tolist() == expected
+    assert ppo_continuous.RewardScaler(1, 0.9)(x, torch.ones(2, 1)).flatten().tolist() == expected
+
+
 def test_update_scales_both_observations_as_while_acting_and_then_learns_the_seen_ones():
     """Before, 0 and 4 were seen: 6 becomes 2, and 8 becomes 3. Afterwards 0, 4, 6, 6: mean 4, deviation √6."""
     changes = {"gamma": 1.0, "gae_lambda": 0.0, "norm_reward": False}

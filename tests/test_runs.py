@@ -1341,6 +1341,17 @@ def test_signal_in_an_evaluation(main_of, tmp_path, monkeypatch, script):
     assert not EVAL & scalars(folder).keys()
 
 
+@pytest.mark.parametrize("script", ALL)
+def test_signal_after_some_episodes_of_an_evaluation(main_of, tmp_path, monkeypatch, script):
+    """Two of three are whole, steps 101 to 120 and 121 to 140: the mean of two is not the result of three."""
+    monkeypatch.setenv("ODD", "SIGTERM 150")
+    outcome = main_of(script, odd_flags(script, eval_interval=100, eval_episodes=3))
+    assert (outcome.status, outcome.err) == (143, "")
+    [folder] = (tmp_path / "runs").iterdir()
+    assert "stopped at step 100; " in lines(outcome.out)[-1] and "evaluation" not in outcome.out
+    assert not EVAL & scalars(folder).keys()
+
+
 def test_signal_in_the_last_evaluation(main_of, tmp_path, monkeypatch):
     """The run is not finished: it lacks its last evaluation."""
     monkeypatch.setenv("ODD", "SIGTERM 500")
