@@ -412,6 +412,7 @@ MUTANTS = {
             'a single sample is normalised': (' and len(advantage) > 1:', ':'),
             'advantages are never normalised': ('if self.args.norm_adv and', 'if False and'),
             'an episode is logged twice': ('                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n', '                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n                self.log_episode(ended["episode"]["r"][i], ended["episode"]["l"][i])\n'),
+            'logarithms of ratios are counted as clipped': ('((ratio - 1).abs() > self.args.clip_coef)', '(log_ratio.abs() > self.args.clip_coef)'),
         },
         "heads": {
             'log-probability of the last head only': ('dim=-1).sum(-1)\n        return log_prob', 'dim=-1)[..., -1]\n        return log_prob'),
@@ -425,6 +426,7 @@ MUTANTS = {
             'the number of values is not checked': ('    if any(len(value) != heads for value in given):', '    if False:'),
             'bounds of the first value only': ('np.max(value) <= high', 'np.ravel(value)[0] <= high'),
             'spaces of other starts are taken': (' and not space.start.any():', ':'),
+            'only the first head must begin at 0': ('len(space.shape) == 1 and not space.start.any():', 'len(space.shape) == 1 and space.start[0] == 0:'),
         },
         "probes": {
             'training plays whole games': ('make_env, args.env_id, training=True)', 'make_env, args.env_id)'),
@@ -482,6 +484,7 @@ MUTANTS = {
             'forward does not scale observations': ('        mean, _ = self.network.policy(self.scale(obs))\n', '        mean, _ = self.network.policy(obs)\n'),
             'explained variance upside down': ('unexplained / target.var(correction=0).clamp(min=1e-8)', 'target.var(correction=0) / unexplained.clamp(min=1e-8)'),
             'anneal forgets a target entropy that was set': ('        start, end = self.target_entropy_start, self.target_entropy_end\n', '        start, end = (torch.tensor(float(self.args.target_entropy or 0)),) * 2\n'),
+            'logarithms of ratios are counted as clipped': ('((ratio - 1).abs() > self.args.clip_coef)', '(log_ratio.abs() > self.args.clip_coef)'),
         },
         "failures": {
             'the camera stays where it is': ('env.unwrapped.mujoco_renderer.camera_id = env', '_ = env'),

@@ -184,7 +184,12 @@ def of_python(total_timesteps=200):
 
 
 @pytest.mark.parametrize(
-    "space", [gym.spaces.MultiDiscrete([2, 3], start=[1, 0]), gym.spaces.MultiDiscrete([[2, 3], [4, 5]])]
+    "space",
+    [
+        gym.spaces.MultiDiscrete([2, 3], start=[1, 0]),
+        gym.spaces.MultiDiscrete([2, 3], start=[0, 1]),
+        gym.spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    ],
 )
 def test_other_spaces_are_refused(main_of, space):
     import odd_envs

@@ -535,9 +535,9 @@ def test_advantages_are_normalised_in_the_minibatch(module):
         assert mean == pytest.approx(0.0 if norm_adv else -350.0, abs=1e-3)
 
 
-@pytest.mark.parametrize(("clip_coef", "fraction"), [(0.1, 0.5), (0.3, 0.25), (0.6, 0.0)])
+@pytest.mark.parametrize(("clip_coef", "fraction"), [(0.1, 0.5), (0.21, 0.25), (0.45, 0.25), (0.6, 0.0)])
 def test_clip_fraction_counts_what_is_outside_of_the_clip_range_that_is_given(module, clip_coef, fraction):
-    """Ratios of 1.5, 0.8, 1, 1."""
+    """Ratios of 1.5, 0.8, 1, 1, not their logarithms of 0.405, -0.223, 0, 0, are compared with the range."""
     agent = make_agent(module, clip_coef=clip_coef)
     obs, action = torch.randn(4, 4), torch.arange(4) % 3 if module is ppo_discrete else torch.randn(4, 3)
     old = agent.evaluate_actions(obs, action)[0].detach() - T([1.5, 0.8, 1.0, 1.0]).log()
