@@ -70,8 +70,8 @@ def test_swanlab(run, tmp_path):
         "        add(writer, tag, *args, **options)\n    tb.SummaryWriter.add_scalar = both\n"
         "def finish(): log.close()\n"
     )
-    code = blocks("SwanLab", "python")[0].replace("1_500", "1_010").replace("learning_starts=500", "learning_starts=990")
-    (tmp_path / "recipe.py").write_text(code)
+    [code] = blocks("SwanLab", "python")
+    (tmp_path / "recipe.py").write_text(code.replace("1_500", "1_010").replace("starts=500", "starts=990"))
     run("python recipe.py")
     calls = (tmp_path / "calls.txt").read_text().split("\n")
     assert calls[0] == "init plainrl" and {"charts/episodic_return", "losses/critic_loss"} <= set(calls)
