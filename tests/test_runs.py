@@ -839,6 +839,13 @@ def test_environments_are_closed(script, tmp_path):
 FIGURES = r"(\S+) of 800( steps)?, [\d.]+k? steps/s, \d\d:\d\d left, return=-\d+\.\d"
 
 
+@pytest.mark.parametrize("script", ALL)
+def test_events_are_one_file_for_all_checkpoints(script, tmp_path):
+    """Three checkpoints on the way to step 200, and a fourth at the end, go on in the file that there is."""
+    folder = odd_run(script, tmp_path / "runs", checkpoint_interval=50)
+    assert len(list(folder.glob("events.*"))) == 1
+
+
 def test_pipe(jobs):
     """In a pipe there is no progress bar, only lines: one for each evaluation, then one of training's figures."""
     run, _ = jobs("reference")
@@ -1308,6 +1315,24 @@ def test_signal_ends_the_run_after_the_step(main_of, tmp_path, monkeypatch, scri
     outcome = main_of(script, shlex.join([flag, value]))
     assert (outcome.status, outcome.err) == (0, "") and f"from step {step} on" in outcome.out
     assert max(scalars(folder)["charts/episodic_return"]) >= 160
+
+
+@pytest.mark.parametrize("script", ["sac_continuous", "dqn", *PPO])
+def test_another_signal_is_not_a_second_one(main_of, tmp_path, script):
+    """A logout or a shutdown sends SIGTERM and SIGHUP together: the run still writes its checkpoint, with 143."""
+
+    class Ended(odd_envs.Odd):
+        def step(self, action):
+            if odd_envs.num_steps == 130:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert signal.getsignal(signal.SIGHUP) != signal.SIG_DFL, "or the next line kills this process"
+                os.kill(os.getpid(), signal.SIGHUP)
+            return super().step(action)
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Ended, script), checkpoint_interval=0))
+    assert (outcome.status, outcome.err) == (143, "")
+    [folder] = (tmp_path / "runs").iterdir()
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == (120 if script in PPO else 131)
 
 
 def test_terminal_that_is_closed(jobs):
