@@ -1,7 +1,9 @@
 """What the entropy of a policy is, in numbers, and which parameters its gradient reaches."""
 
+import csv
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,3 +255,27 @@ def test_R003_27_minus_dimension_is_within_reach():
     entropy = {std: -squashed_log_prob(std * noise, 0.0, std).mean().item() for std in (0.05, 0.5, 0.87, 2.0, 7.0)}
     assert entropy[0.05] < -1 < entropy[0.5] and max(entropy.values()) < math.log(2)
     assert entropy[0.05] == pytest.approx(-1.58, abs=5e-3)
+
+
+def test_R000_10_disturbances_like_the_policy_s_own_noise():
+    """Returns of the deterministic policies of benchmark/notes/robustness.py on Pendulum, from its data."""
+    data = Path(sac_continuous.__file__).parent / "benchmark" / "notes" / "data" / "robustness"
+
+    def returns(kind):
+        values = {}
+        for seed in range(1, 6):
+            with open(data / f"Pendulum-v1-{kind}__{seed}.csv", newline="") as file:
+                for row in csv.DictReader(file):
+                    values.setdefault(row["name"], []).append(float(row["value"]))
+        assert all(len(seeds) == 5 for seeds in values.values())
+        return {name.removesuffix(" deterministic"): x for name, x in values.items() if name.endswith("deterministic")}
+
+    bonus, without = returns("ppo"), returns("ppo-0")
+    assert [np.mean(of["action 1"]) for of in (bonus, without)] == pytest.approx([-223, -435], abs=0.5)
+    assert [np.mean(of["none 0"]) for of in (bonus, without)] == pytest.approx([-329, -240], abs=0.5)
+    assert max(without["action 1"]) < min(bonus["action 1"]), "in every seed"
+    learned, fixed = returns("sac"), returns("sac-0")
+    assert [np.mean(of["action 1"]) for of in (learned, fixed)] == pytest.approx([-429, -387], abs=0.5)
+    for name in learned:
+        error = math.sqrt((np.var(learned[name], ddof=1) + np.var(fixed[name], ddof=1)) / 5)
+        assert abs(np.mean(learned[name]) - np.mean(fixed[name])) < 2 * error, name
