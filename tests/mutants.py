@@ -113,6 +113,7 @@ MUTANTS = {
             'an update in each step whatever train_interval is': ('if learning and step % args.train_interval == 0:', 'if learning:'),
         },
         "runs": {
+            'any second signal kills': ('        signal.signal(number, signal.SIG_DFL)  # a second one kills\n', '        for other in self.handlers:\n            signal.signal(other, signal.SIG_DFL)\n'),
             'a signal leaves the mean of a part of an evaluation': ('            if not self.signals:\n', '            if len(episodes) > 0:\n'),
             'moments of Adam are not saved': ('self.register_buffer(f"mean{i}", torch.zeros_like(parameter))', 'self.register_buffer(f"mean{i}", torch.zeros_like(parameter), persistent=False)'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
@@ -527,6 +528,7 @@ MUTANTS = {
             'results of other code are not redone': ('or (options.redo_changed and run in changed)', ''),
         },
         "grid": {
+            'steps that a kill has lost are counted': ('log.rpartition("from step")[2], re.MULTILINE', 'log, re.MULTILINE'),
             "ten thousand episodes of a long run": ('EventAccumulator(str(run_dir), size_guidance={"scalars": 0})', 'EventAccumulator(str(run_dir))'),
             "where a run began is forgotten": ('before + [here] * (here not in before)', '[here]'),
             'a run goes on with other code': ('{name: old.get(name) for name in made} != made', 'old.get("arguments") != made["arguments"]'),
@@ -671,6 +673,11 @@ MUTANTS = {
             'all are saved': ('if options.save:', 'if options.rounds:'),
             'two rounds for one': ('for _ in range(options.rounds):', 'for _ in range(options.rounds + 1):'),
             'a case that is none is measured': ('if unknown := set(options.cases) - CASES.keys():', 'if unknown := set():'),
+        },
+    },
+    "benchmark/wall_time": {
+        "benchmark": {
+            'a run that fails in the middle is a result': ('(process.returncode and time.monotonic() - start < seconds)', 'False'),
         },
     },
     "benchmark/peer": {

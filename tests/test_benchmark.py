@@ -703,3 +703,14 @@ def test_a_wall_time_run_ends_after_its_minutes_and_one_that_fails_says_why(monk
     assert 0 < seconds < 2 and (step, value) == (1_500, -2.5) and time.monotonic() - begun < 20
     with pytest.raises(RuntimeError, match="no such algorithm"):
         wall_time.measure([sys.executable, "-c", "raise SystemExit('no such algorithm')"], 20, None, tmp_path)
+
+
+@pytest.mark.benchmark
+def test_a_wall_time_run_that_fails_after_an_evaluation_is_no_result(monkeypatch, tmp_path):
+    """Its curve would end early, as if there had been no more to learn."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
+    import wall_time
+
+    program = "print('step 1,500: evaluation -2.50 ± 1', flush=True); raise SystemExit('no memory')"
+    with pytest.raises(RuntimeError, match="no memory"):
+        wall_time.measure([sys.executable, "-c", program], 20, None, tmp_path)

@@ -259,6 +259,13 @@ def test_progress_after_a_resume(tmp_path):
     assert runner.progress_line(RUN, tmp_path, 60) == "ppo_continuous/Pendulum-v1/3: 2,000 of 5,000 steps, ? left"
 
 
+def test_progress_leaves_out_steps_that_a_kill_has_lost(tmp_path):
+    """An evaluation at 3,000, then killed, and again from its checkpoint at 2,000: there it is."""
+    log = "from step 0 on cpu\nstep 3,000: evaluation 1.0 ± 0\nfrom step 2,000 on cpu\n"
+    (tmp_path / "log.txt").write_text(log)
+    assert runner.progress_line(RUN, tmp_path, 60) == "ppo_continuous/Pendulum-v1/3: 2,000 of 5,000 steps, ? left"
+
+
 def finished(folder: Path, evaluated: list[int]) -> None:
     """What a run leaves: evaluations at these steps, of which each takes a second, and an hour's pause after 200."""
     from torch.utils.tensorboard import SummaryWriter

@@ -1310,6 +1310,24 @@ def test_signal_ends_the_run_after_the_step(main_of, tmp_path, monkeypatch, scri
     assert max(scalars(folder)["charts/episodic_return"]) >= 160
 
 
+@pytest.mark.parametrize("script", ["sac_continuous", "dqn", *PPO])
+def test_another_signal_is_not_a_second_one(main_of, tmp_path, script):
+    """A logout or a shutdown sends SIGTERM and SIGHUP together: the run still writes its checkpoint, with 143."""
+
+    class Ended(odd_envs.Odd):
+        def step(self, action):
+            if odd_envs.num_steps == 130:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert signal.getsignal(signal.SIGHUP) != signal.SIG_DFL, "or the next line kills this process"
+                os.kill(os.getpid(), signal.SIGHUP)
+            return super().step(action)
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Ended, script), checkpoint_interval=0))
+    assert (outcome.status, outcome.err) == (143, "")
+    [folder] = (tmp_path / "runs").iterdir()
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == (120 if script in PPO else 131)
+
+
 def test_terminal_that_is_closed(jobs):
     """A run goes on without it; SIGHUP ends it with a checkpoint. (120 is of Python, which cannot flush its output.)"""
     job = jobs("hangup")
