@@ -114,7 +114,6 @@ MUTANTS = {
         },
         "runs": {
             'any second signal kills': ('        signal.signal(number, signal.SIG_DFL)  # a second one kills\n', '        for other in self.handlers:\n            signal.signal(other, signal.SIG_DFL)\n'),
-            'each checkpoint begins a file of events': ('writer = writer or SummaryWriter(self.dir)', 'writer = self.writer or SummaryWriter(self.dir)'),
             'a signal leaves the mean of a part of an evaluation': ('            if not self.signals:\n', '            if len(episodes) > 0:\n'),
             'moments of Adam are not saved': ('self.register_buffer(f"mean{i}", torch.zeros_like(parameter))', 'self.register_buffer(f"mean{i}", torch.zeros_like(parameter), persistent=False)'),
             'PyTorch is not seeded at a restart': ('        torch.manual_seed(seeds[1])\n', ''),
