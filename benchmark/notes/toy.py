@@ -152,7 +152,7 @@ def draw() -> None:
     axes[2].set(ylabel="rewards found", title="DDPG's failed runs: what they have seen")
     for axis in axes:
         axis.set(xlabel="environment steps")
-    axes[0].legend(fontsize="small")
+    axes[0].legend(fontsize="small", loc="center right")
     figure.savefig(FIGURES / "toy.png", dpi=100)
 
 

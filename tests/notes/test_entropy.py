@@ -258,17 +258,17 @@ def test_R003_27_minus_dimension_is_within_reach():
 
 
 def test_R000_10_disturbances_like_the_policy_s_own_noise():
-    """Returns of the deterministic policies of benchmark/notes/robustness.py on Pendulum, from its data."""
+    """Returns of the policies of benchmark/notes/robustness.py, from its data, as its README has them too."""
     data = Path(sac_continuous.__file__).parent / "benchmark" / "notes" / "data" / "robustness"
 
-    def returns(kind):
+    def returns(kind, task="Pendulum-v1", mode=" deterministic"):
         values = {}
         for seed in range(1, 6):
-            with open(data / f"Pendulum-v1-{kind}__{seed}.csv", newline="") as file:
+            with open(data / f"{task}-{kind}__{seed}.csv", newline="") as file:
                 for row in csv.DictReader(file):
                     values.setdefault(row["name"], []).append(float(row["value"]))
         assert all(len(seeds) == 5 for seeds in values.values())
-        return {name.removesuffix(" deterministic"): x for name, x in values.items() if name.endswith("deterministic")}
+        return {name.removesuffix(mode): x for name, x in values.items() if name.endswith(mode)}
 
     bonus, without = returns("ppo"), returns("ppo-0")
     assert [np.mean(of["action 1"]) for of in (bonus, without)] == pytest.approx([-223, -435], abs=0.5)
@@ -279,3 +279,10 @@ def test_R000_10_disturbances_like_the_policy_s_own_noise():
     for name in learned:
         error = math.sqrt((np.var(learned[name], ddof=1) + np.var(fixed[name], ddof=1)) / 5)
         assert abs(np.mean(learned[name]) - np.mean(fixed[name])) < 2 * error, name
+    sampled = [np.mean(returns(kind, mode=" sampled")["none 0"]) for kind in ("ppo", "ppo-0")]
+    assert sampled == pytest.approx([-235, -222], abs=0.5)
+    inverted = [
+        np.mean(returns(kind, "InvertedPendulum-v5")["action 0.6"]) for kind in ("ppo", "ppo-0", "sac", "sac-0")
+    ]
+    assert inverted == pytest.approx([664, 279, 26, 40], abs=0.5)
+    assert sum(value == 1000 for value in returns("td3", "InvertedPendulum-v5")["none 0"]) == 3
