@@ -521,7 +521,7 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
     env = make_env(args.env_id, render=video is not None)
     if video:
         options = {"disable_logger": True, "episode_trigger": lambda episode: args.evaluate or episode == 0}
-        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder; their names differ by the step
+        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder, whatever their names
             env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
     for episode in range(args.eval_episodes):
         obs, _ = env.reset(seed=2**31 - 1 - episode)  # far from the seeds of training

@@ -553,7 +553,7 @@ def make_env(env_id: str, render: bool = False) -> gym.Env:
     if not (np.isfinite(width) & (width > 0)).all():
         raise UsageError(f"--env-id {env_id}: its actions need low < high, and cannot be unbounded: {env.action_space}")
     env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, to_number))
-    env = gym.wrappers.TransformObservation(env, np.copy, env.observation_space)  # it may reuse its array
+    env = gym.wrappers.TransformObservation(env, np.copy, env.observation_space)  # which some write into again
     return gym.wrappers.ClipAction(gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1)))
 
 
@@ -576,7 +576,7 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
     env = make_env(args.env_id, render=video is not None)
     if video:
         options = {"disable_logger": True, "episode_trigger": lambda episode: args.evaluate or episode == 0}
-        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder; their names differ by the step
+        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder, whatever their names
             env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
     for episode in range(args.eval_episodes):
         obs, _ = env.reset(seed=2**31 - 1 - episode)  # far from the seeds of training

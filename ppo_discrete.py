@@ -549,7 +549,7 @@ def make_env(env_id: str, render: bool = False, training: bool = False) -> gym.E
             env = wrap_atari(env, training)
         else:
             env = gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, to_number))
-            env = gym.wrappers.TransformObservation(env, np.copy, env.observation_space)  # it may reuse its array
+            env = gym.wrappers.TransformObservation(env, np.copy, env.observation_space)  # which some write into again
     except Exception as error:  # an environment's own code may raise anything
         hint = "; put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise UsageError(f"--env-id {env_id} cannot be made: {first_line(error)}{hint}") from error
@@ -586,7 +586,7 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
     env = make_env(args.env_id, render=video is not None)
     if video:
         options = {"disable_logger": True, "episode_trigger": lambda episode: args.evaluate or episode == 0}
-        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder; their names differ by the step
+        with warnings.catch_warnings(action="ignore"):  # of videos in the same folder, whatever their names
             env = gym.wrappers.RecordVideo(env, str(video.parent), name_prefix=video.name, **options)
     for episode in range(args.eval_episodes):
         obs, _ = env.reset(seed=2**31 - 1 - episode)  # far from the seeds of training

@@ -32,6 +32,8 @@ from pathlib import Path
 
 import numpy as np
 from grid import BENCHMARK, ROOT, code_hash
+from matplotlib import pyplot as plt
+from plot import draw_panels, table
 from run import commit_of, machine
 
 SEEDS = 1, 2, 3
@@ -161,8 +163,6 @@ def common_return(curves: dict[str, list[np.ndarray]]) -> float:
 
 
 def wall_time_table() -> str:
-    from plot import table
-
     lines = []
     for script, (_, env_id, *_) in CASES.items():
         curves = {library: seeds for library in LIBRARIES if (seeds := read(script, library))}
@@ -179,9 +179,6 @@ def wall_time_table() -> str:
 
 
 def draw() -> None:
-    from matplotlib import pyplot as plt
-    from plot import draw_panels
-
     cases = [script for script in CASES if any(read(script, library) for library in LIBRARIES)]
     if not cases:
         sys.exit("there are no results to draw: wall_time.py run makes them")

@@ -127,7 +127,7 @@ def test_intervals_are_those_that_are_given(tmp_path, script):
 
 @pytest.mark.parametrize("script", ALL)
 def test_torch_threads_are_those_that_are_given(script):
-    """From the environment's first step on: small operations in several threads would take the test's time."""
+    """They are set before anything is computed; a training in several threads would only take time."""
     module, before = importlib.import_module(script), torch.get_num_threads()
     for number in (2, 1):
         run = module.Run(module.Args(**odd_args(script, torch_threads=number)))

@@ -1,12 +1,15 @@
 """The command of CONTRIBUTING.md that carries a change of one script into the others, on copies of them."""
 
+import ast
 import shutil
 import sys
 
 import carry
 import pytest
 import test_conventions
-from test_conventions import ROOT, SCRIPTS
+from test_conventions import OFF_POLICY, ROOT, SCRIPTS
+
+BEFORE = {script: test_conventions.source(script) for script in SCRIPTS}
 
 
 @pytest.fixture
@@ -28,6 +31,22 @@ def carried(monkeypatch, tmp_path):
         return {script: (tmp_path / f"{script}.py").read_text("utf-8") for script in SCRIPTS}
 
     return call
+
+
+def test_carry_brings_the_others_up_to_date(carried):
+    """A changed method, a changed equation and a new function go to the scripts that share them, and to no other."""
+    assert carried("td3") == BEFORE, "there is nothing to carry"
+    texts = carried(
+        "td3",
+        ("    def restart(self)", "    def restart(self, again: bool = False)"),
+        ("def polyak_update(source", "def polyak_update(a_source"),
+        ("\n\ndef evaluate_run", "\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run"),
+    )
+    for script, text in texts.items():
+        assert "def restart(self, again: bool = False)" in text
+        assert ("def polyak_update(a_source" in text) == (script in OFF_POLICY)
+        assert "\n\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run" in text
+        ast.parse(text)
 
 
 def test_carry_takes_each_block_to_the_scripts_that_share_it_and_shows_it(carried, capsys):

@@ -573,30 +573,6 @@ def test_block_finds_decorated_functions():
     assert inspect.cleandoc(block("sac_continuous", "Batch")).startswith("Batch = ")
 
 
-def test_carry_brings_the_others_up_to_date(monkeypatch, tmp_path):
-    """A changed method, a changed equation and a new function go to the scripts that share them, and to no other."""
-    import carry
-
-    for script in SCRIPTS:
-        shutil.copy(ROOT / f"{script}.py", tmp_path)
-    before = {script: source(script) for script in SCRIPTS}
-    monkeypatch.setattr(carry, "ROOT", tmp_path)
-    monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["carry.py", "td3"])
-    carry.main()
-    assert {script: source(script) for script in SCRIPTS} == before, "there is nothing to carry"
-    text = before["td3"].replace("    def restart(self)", "    def restart(self, again: bool = False)")
-    text = text.replace("def polyak_update(source", "def polyak_update(a_source")
-    text = text.replace("\n\ndef evaluate_run", "\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run")
-    (tmp_path / "td3.py").write_text(text, "utf-8")
-    carry.main()
-    for script in SCRIPTS:
-        assert "def restart(self, again: bool = False)" in source(script)
-        assert ("def polyak_update(a_source" in source(script)) == (script in OFF_POLICY)
-        assert "\n\n\ndef added() -> None:\n    pass\n\n\ndef evaluate_run" in source(script)
-        ast.parse(source(script))
-
-
 def test_every_seeded_mistake_has_its_place():
     """A mistake of mutants.py replaces a text that its script has once, or it would not be made."""
     import mutants

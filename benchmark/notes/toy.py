@@ -1,7 +1,7 @@
 """A task on which DDPG may stop learning although the reward is found, after arXiv:1911.11679; DDPG, TD3 and SAC.
 
     python benchmark/notes/toy.py               # draws benchmark/figures/toy.png
-    python benchmark/notes/toy.py run ddpg      # trains all seeds of a kind: 15 minutes of a core, SAC 40
+    python benchmark/notes/toy.py run ddpg      # trains all seeds of a kind: 15 minutes of a core, SAC 30
 
 The task: a point in [0, 1] begins at 0 and moves by at most 0.1 in each step; it gets 1, and the episode ends, where it
 would leave to the left. So it should go left at once. An episode is cut after 50 steps.
