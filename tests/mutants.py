@@ -65,6 +65,7 @@ MUTANTS = {
             'density of the wrong normal': ('- log_std - 0.5 * math.log', '+ log_std - 0.5 * math.log'),
         },
         "continuous": {
+            'a compiler that failed is asked again': ('            fast = update\n', '            pass\n'),
             "Adam's epsilon is PPO's": ('lr: float, eps: float = 1e-8', 'lr: float, eps: float = 1e-5'),
             "a target entropy of one's own moves to the default": ('end = start if args.target_entropy_end is None', 'end = -action_dim if args.target_entropy_end is None'),
             'a GPU is taken unasked': ('args.cuda and torch.cuda.is_available()', 'torch.cuda.is_available()'),

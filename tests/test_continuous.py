@@ -786,6 +786,25 @@ def test_captured_update_learns_the_same(module, compile, capsys):
 
 
 @every
+@pytest.mark.parametrize("cause", ["graph break", "disk"])
+def test_a_compiler_that_fails_is_asked_once(module, monkeypatch, capsys, cause):
+    """Each batch is learned from nevertheless, by the plain update, and it is said once."""
+    error = OSError(30, "read-only") if cause == "disk" else torch._dynamo.exc.Unsupported("a graph break")
+    batches, asked = [], []
+
+    def fails(batch):
+        asked.append(batch)
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda update, **how: fails)
+    update = module.speed_up(lambda batch: batches.append(batch) or {}, module.Args(cuda=False, compile=True))
+    for batch in range(3):
+        assert update(batch) == {}
+    assert (asked, batches) == ([0], [0, 1, 2])
+    assert capsys.readouterr().out.count("going on without --compile") == 1
+
+
+@every
 def test_error_of_a_compiled_update_is_not_taken_for_one_of_the_compiler(module, monkeypatch):
     """A lack of memory, say: the update was begun, and must not be made a second time without the compiler."""
     calls = []
