@@ -42,6 +42,7 @@ MUTANTS = {
         "logs": {
             'steps per second are those since the start': ('            self.log_step, self.log_time = self.step, time.perf_counter()\n', ''),
             'progress begins at 0 after a resume': ('tqdm(total=args.total_timesteps, initial=self.step, **options)', 'tqdm(total=args.total_timesteps, **options)'),
+            'the bar counts the steps of before a resume as made now': ('tqdm(total=args.total_timesteps, initial=self.step, **options)\n', 'tqdm(total=args.total_timesteps, **options)\n        self.bar.update(self.step)\n'),
         },
         "equations": {
             "note 001: entropy + target in the temperature's loss": ('-(log_alpha * (log_prob.detach() + target_entropy))', '-(log_alpha * (target_entropy - log_prob.detach()))'),
@@ -97,6 +98,7 @@ MUTANTS = {
             'forward is not squashed': ('        return self.actor(obs)[0].tanh()\n', '        return self.actor(obs)[0]\n'),
             'Adam keeps pointers to its parameters': ('        parameters = self.owned()\n', '        parameters = self.__dict__.setdefault("kept", self.owned())\n'),
             'set_target_entropy moves the first value only': ('        self.target_entropy_end.fill_(value)\n', ''),
+            'a full buffer that comes back goes on at its first place': ('        self.num_added = state["num_added"]\n', '        self.num_added = len(state["rows"])\n'),
         },
         "loop": {
             "one batch for all updates of a step": ('                for _ in range(args.gradient_steps):\n                    losses = update(buffer.sample(args.batch_size))\n', '                batch = buffer.sample(args.batch_size)\n                for _ in range(args.gradient_steps):\n                    losses = update(batch)\n'),
@@ -166,6 +168,7 @@ MUTANTS = {
             'a warning where no episode has ended': ('np.mean(self.returns or [math.nan])', 'np.mean(self.returns)'),
             'random actions are those of the first environment': ('run.env.action_space.sample()', 'run.__dict__.setdefault("first", run.env).action_space.sample()'),
             'after an exception the step before is saved': ('        self.learned = self.step\n', '        self.learned = self.completed\n'),
+            'a run that was stopped can be made shorter': ('if longer.total_timesteps < of_run.total_timesteps', 'if longer.total_timesteps < self.saved["step"]'),
         },
         "failures": {
             "a file may run code": ('weights_only=True, mmap', 'weights_only=False, mmap'),
@@ -214,6 +217,7 @@ MUTANTS = {
             'Ctrl-C gives a traceback': ('    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C', '    signal.getsignal(signal.SIGINT)  # Ctrl-C'),
             'Ctrl-C ends what runs in the background': (' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:', ':'),
             'a dot becomes the name in Weights & Biases': ('self.dir.resolve().name)', 'self.dir.name)'),
+            "an optimizer's moments may be infinite": ('check_finite({**state["agent"], **stored}, step)', 'check_finite({**dict(self.agent.named_parameters()), **stored}, step)'),
         },
     },
     "td3": {

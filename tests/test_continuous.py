@@ -635,6 +635,17 @@ def test_buffer_state_is_cut_to_what_is_filled_and_comes_back():
         assert both.sample(500).obs.unique().tolist() == list(range(8))
 
 
+def test_full_buffer_that_comes_back_goes_on_over_the_oldest():
+    """Of five places two hold the sixth and seventh transition already: the eighth takes that of the third."""
+    buffer, other = (sac.ReplayBuffer(1, 1, 5, torch.device("cpu")) for _ in range(2))
+    for i in range(7):
+        buffer.add(np.array([i]), np.zeros(1), 0.0, np.zeros(1), False)
+    other.load_state_dict(buffer.state_dict())
+    assert other.num_added == 7
+    other.add(np.array([7]), np.zeros(1), 0.0, np.zeros(1), False)
+    assert other.sample(500).obs.unique().tolist() == [3, 4, 5, 6, 7]
+
+
 def test_buffer_for_humanoid_fits_in_2_9_gb(capsys):
     env = gym.make("Humanoid-v5")
     dims = env.observation_space.shape[0], env.action_space.shape[0]

@@ -655,6 +655,30 @@ def test_error_without_a_text_is_named_by_its_kind(main_of, script):
     assert outcome.status == 1 and "AssertionError" in lines(outcome.err)[-1] and "--resume" in lines(outcome.err)[-1]
 
 
+@pytest.mark.parametrize("script", ALL)
+def test_every_number_of_an_agent_is_looked_at_before_a_checkpoint(tmp_path, monkeypatch, script):
+    """In turn an infinite one in each of its tensors, parameters or not: the optimizers' moments, say."""
+    run_class = importlib.import_module(script).Run
+    save, names = run_class.save, []
+
+    def save_in_vain(run, step):
+        for name, value in run.agent.state_dict().items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                good = value.clone()
+                value.view(-1)[-1] = np.inf
+                with pytest.raises(FloatingPointError, match=f"{re.escape(name)} is not finite"):
+                    save(run, step)
+                value.copy_(good)
+                names.append(name)
+        assert not list(run.dir.glob("*.pt"))
+        return save(run, step)
+
+    monkeypatch.setattr(run_class, "save", save_in_vain)
+    folder = odd_run(script, tmp_path, total_timesteps=60, checkpoint_interval=0)
+    assert {"mean0", "square0", "num_steps"} <= {name.rpartition(".")[2] for name in names}
+    assert (folder / "agent.pt").exists()
+
+
 @pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize("script", [script for script in ALL if script not in PPO])
 def test_stored_number_that_is_too_large_costs_no_good_checkpoint(main_of, tmp_path, script):

@@ -41,3 +41,15 @@ def test_progress_goes_on_where_a_run_was(main_of, monkeypatch, tmp_path, script
     out = main_of(script, f"--resume {folder} --total-timesteps 300").out
     steps = [float(step) for step in re.findall(r"^([\d.]+) of 300(?: steps)?, ", out, re.M)]
     assert steps and min(steps) > 200 and max(steps) <= 300 and steps == sorted(steps)
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_time_that_is_left_after_a_resume_is_that_of_the_new_steps(main_of, monkeypatch, tmp_path, script):
+    """By tqdm's clock each step takes a second: at step n of 300, 300 - n are left, whoever made the first 200."""
+    folder = odd_run(script, tmp_path / "runs")
+    tick(monkeypatch, script, lambda steps: 7 * steps)
+    monkeypatch.setattr("tqdm.std.time", lambda: float(odd_envs.num_steps))
+    out = main_of(script, f"--resume {folder} --total-timesteps 300").out
+    left = re.findall(r"^([\d.]+) of 300 steps, 1\.00 steps/s, 0(\d):(\d\d) left", out, re.M)
+    assert len(left) >= 4 and len(left) == out.count(" of 300 steps")
+    assert [60 * int(minutes) + int(seconds) for _, minutes, seconds in left] == [300 - float(n) for n, _, _ in left]

@@ -1251,6 +1251,17 @@ def test_run_cannot_be_made_shorter_nor_longer_than_its_schedule(main_of, tmp_pa
     assert main_of("ppo_discrete", f"--resume {annealed} --total-timesteps 60").status == 0  # no longer than it was
 
 
+def test_run_that_was_stopped_cannot_be_made_shorter_either(main_of, tmp_path, monkeypatch):
+    """At step 100 of 200 it has 200 to make, not 150, and makes them."""
+    monkeypatch.setenv("ODD", "SIGTERM 100")
+    assert main_of("sac_continuous", odd_flags("sac_continuous")).status == 143
+    monkeypatch.delenv("ODD")
+    [folder] = (tmp_path / "runs").iterdir()
+    assert_refused(main_of("sac_continuous", f"--resume {folder} --total-timesteps 150"), "--total-timesteps")
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 100
+    assert "finished at step 200, " in main_of("sac_continuous", f"--resume {folder}").out
+
+
 def test_resume_takes_the_rest_from_the_run(main_of, tmp_path):
     """Arguments that differ are refused by name, also where they are the script's defaults; the same ones are not."""
     folder = odd_run("sac_continuous", tmp_path / "runs", total_timesteps=60, seed=3)
