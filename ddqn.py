@@ -781,6 +781,7 @@ class Run:
             args = replace(longer, cudagraphs=longer.cudagraphs and pick_device(longer).type == "cuda")
         check_args(args)
         self.args, self.step, self.completed = args, 0, 0  # environment steps, and those of complete iterations
+        self.owes_evaluation = self.saved.get("owes_evaluation", False)
         torch.set_num_threads(args.torch_threads)
         torch.manual_seed(args.seed)  # of the initial weights
         self.env = make_training_env(args)
@@ -858,15 +859,17 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """The numbers of the environment steps to come; ends with SystemExit after a signal."""
-        while self.completed < self.args.total_timesteps:
+        if self.owes_evaluation:
+            self.evaluate()
+        while not self.signals and self.completed < self.args.total_timesteps:
             yield self.completed + 1
             self.bar.update(self.step - self.completed)
             self.completed = self.step
-            if self.signals:
-                raise SystemExit(128 + self.signals[0])
             if not self.on_terminal and time.perf_counter() - self.line_time > 60:  # seconds
                 say(str(self.bar))
                 self.line_time = time.perf_counter()
+        if self.signals:
+            raise SystemExit(128 + self.signals[0])
 
     def step_env(self, action: np.ndarray) -> tuple:
         """env.step with a copy of obs, as in reset."""
@@ -929,15 +932,20 @@ class Run:
         self.learned = self.step
         is_last = self.args.eval_interval > 0 and self.step == self.args.total_timesteps
         if self.is_due(self.args.eval_interval) or is_last:
-            video = self.dir / f"videos/step-{self.step}" if self.args.capture_video else None
-            episodes = np.array(list(play(self.agent, self.args, video, self.signals)))
-            if not self.signals:
-                (mean, length), (std, _) = episodes.mean(0), episodes.std(0)
-                values = {"eval/episodic_return": mean, "eval/episodic_return_std": std, "eval/episodic_length": length}
-                self.log(values, f"{video}-episode-0.mp4" if video else None)
-                self.evaluation = f"evaluation {mean:.2f} ± {std:.2f}"
-                say(f"step {self.step:,}: {self.evaluation}")
-                self.line_time = -math.inf  # the line of progress comes next
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        self.owes_evaluation = True  # to the run that goes on, if a signal or an error cuts it short
+        video = self.dir / f"videos/step-{self.step}" if self.args.capture_video else None
+        episodes = np.array(list(play(self.agent, self.args, video, self.signals)))
+        if not self.signals:
+            (mean, length), (std, _) = episodes.mean(0), episodes.std(0)
+            values = {"eval/episodic_return": mean, "eval/episodic_return_std": std, "eval/episodic_length": length}
+            self.log(values, f"{video}-episode-0.mp4" if video else None)
+            self.evaluation = f"evaluation {mean:.2f} ± {std:.2f}"
+            say(f"step {self.step:,}: {self.evaluation}")
+            self.line_time = -math.inf  # the line of progress comes next
+            self.owes_evaluation = False
 
     def save(self, step: int) -> bool:
         """Writes agent.pt and checkpoint.pt, if all numbers are finite; an error of the disk costs a warning."""
@@ -953,7 +961,7 @@ class Run:
             self.writer = writer
         with warn_on_error(f"step {step:,}: no checkpoint"):
             save(state, self.dir / "agent.pt")
-            save(state | {"buffer": stored}, self.dir / "checkpoint.pt")
+            save(state | {"buffer": stored, "owes_evaluation": self.owes_evaluation}, self.dir / "checkpoint.pt")
             return True
         return False
 

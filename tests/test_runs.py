@@ -1388,11 +1388,28 @@ def test_signal_after_some_episodes_of_an_evaluation(main_of, tmp_path, monkeypa
     assert not EVAL & scalars(folder).keys()
 
 
-def test_signal_in_the_last_evaluation(main_of, tmp_path, monkeypatch):
-    """The run is not finished: it lacks its last evaluation."""
-    monkeypatch.setenv("ODD", "SIGTERM 500")
-    monkeypatch.setenv("ODD_LENGTH", "0")
-    assert main_of("sac_continuous", odd_flags("sac_continuous", eval_interval=200)).status == 143
+@pytest.mark.parametrize("script", ALL)
+@pytest.mark.parametrize("event, status", [("SIGTERM", 143), ("raise", 1)])
+@pytest.mark.parametrize("total_timesteps", [200, 100])
+def test_evaluation_that_was_cut_short_is_made_after_a_resume(
+    main_of, tmp_path, monkeypatch, script, event, status, total_timesteps
+):
+    """That of step 100, the last one or not, with the result of a run that was not stopped; also if it is cut again."""
+    changes = {"total_timesteps": total_timesteps, "eval_interval": 100, "eval_episodes": 3}
+    expected = scalars(odd_run(script, tmp_path / "whole", **changes))
+    monkeypatch.setenv("ODD", f"{event} 150")
+    assert main_of(script, odd_flags(script, **changes)).status == status
+    [folder] = (tmp_path / "runs").iterdir()
+    monkeypatch.setenv("ODD", "SIGTERM 30")
+    outcome = main_of(script, f"--resume {folder}")
+    assert outcome.status == 143 and "stopped at step 100; " in lines(outcome.out)[-1]
+    assert not EVAL & scalars(folder).keys()
+    monkeypatch.delenv("ODD")
+    outcome = main_of(script, f"--resume {folder}")
+    assert outcome.status == 0 and "last evaluation" in lines(outcome.out)[-1]
+    found = scalars(folder)
+    for tag in EVAL:
+        assert found[tag].keys() == expected[tag].keys() and found[tag][100] == expected[tag][100]
 
 
 def test_signal_while_the_disk_is_full(main_of, monkeypatch):
