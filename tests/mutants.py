@@ -377,6 +377,7 @@ MUTANTS = {
             'another clip range': ('clip_coef: float = 0.2', 'clip_coef: float = 0.1'),
         },
         "ppo": {
+            'the value does not train the convolutions': ('self.critic(features).squeeze(-1)', 'self.critic(features.detach()).squeeze(-1)'),
             'normalised advantages keep their mean': ('(advantage - advantage.mean()) / (advantage.std() + 1e-8)', 'advantage / (advantage.std() + 1e-8)'),
             'the losses are those of the last minibatch': ('torch.stack([losses[name] for losses in history]).mean()', 'history[-1][name]'),
             'targets are those of other samples': ('advantage.flatten(), target.flatten())', 'advantage.flatten(), target.T.flatten())'),
@@ -512,6 +513,7 @@ MUTANTS = {
             'two rows may be the same': ('if twice := sorted(', 'if False and sorted('),
         },
         "grid": {
+            "a rollout of the script's own size is one step": ('rollout = arguments.get("num_envs", 1) * arguments.get("num_steps", 1)', 'rollout = run.arguments.get("num_envs", 1) * run.arguments.get("num_steps", 1)'),
             'other arguments do not make a result an old one': ('return before != now["arguments"] or about["code"] != now["code"]', 'return about["code"] != now["code"]'),
             'other code does not make a result an old one': ('return before != now["arguments"] or about["code"] != now["code"]', 'return before != now["arguments"]'),
             "PPO's steps are not rounded": ('math.ceil(arguments["total_timesteps"] / rollout) * rollout', 'arguments["total_timesteps"]'),
@@ -684,8 +686,14 @@ MUTANTS = {
             'a case that is none is measured': ('if unknown := set(options.cases) - CASES.keys():', 'if unknown := set():'),
         },
     },
+    "benchmark/notes/common": {
+        "benchmark": {
+            'small values become 0': ('f"{value:.6g}"', 'f"{value:.3f}"'),
+        },
+    },
     "benchmark/wall_time": {
         "benchmark": {
+            'a run that fails keeps its core': ('    finally:\n        cores.put(core)\n', '    except OSError:\n        raise\n    else:\n        cores.put(core)\n'),
             'a run that fails in the middle is a result': ('(process.returncode and time.monotonic() - start < seconds)', 'False'),
         },
     },

@@ -475,6 +475,21 @@ def test_the_experiments_about_the_notes_train(monkeypatch, name):
 
 
 @pytest.mark.benchmark
+def test_data_of_the_notes_have_six_digits_of_small_and_of_large_values(monkeypatch, tmp_path):
+    """A KL of 0.0001 is not 0; a seed that is run again has the new values only; curves end with the shortest."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    common = importlib.import_module("common")
+    monkeypatch.setattr(common, "NOTES", tmp_path)
+    common.write("kl", "plain", 1, [(128, "kl", 5.0)])
+    common.write("kl", "plain", 1, [(128, "kl", 0.000123456), (128, "other", 1.0), (256, "kl", 12345.6)])
+    common.write("kl", "plain", 2, [(128, "kl", -2e-9)])
+    steps, values = common.read("kl", "plain", "kl", seeds=(1,))
+    assert steps.tolist() == [128, 256] and values.tolist() == [[0.000123456, 12345.6]]
+    steps, values = common.read("kl", "plain", "kl", seeds=(1, 2))
+    assert steps.tolist() == [128] and values.tolist() == [[0.000123456], [-2e-9]]
+
+
+@pytest.mark.benchmark
 def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
     """Leaving to the left is worth 1 and ends the episode; a run ends when its policy has gone left four times."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
@@ -714,3 +729,20 @@ def test_a_wall_time_run_that_fails_after_an_evaluation_is_no_result(monkeypatch
     program = "print('step 1,500: evaluation -2.50 ± 1', flush=True); raise SystemExit('no memory')"
     with pytest.raises(RuntimeError, match="no memory"):
         wall_time.measure([sys.executable, "-c", program], 20, None, tmp_path)
+
+
+@pytest.mark.benchmark
+def test_a_wall_time_run_that_fails_gives_its_core_back(monkeypatch):
+    """Or the next one would wait for it for ever."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
+    import wall_time
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(wall_time, "measure", fail)
+    cores = wall_time.queue.Queue()
+    cores.put(3)
+    with pytest.raises(RuntimeError, match="no memory"):
+        wall_time.run("td3", "plainrl", 1, cores)
+    assert cores.qsize() == 1 and cores.get() == 3

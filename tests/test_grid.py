@@ -53,6 +53,14 @@ def test_steps_of_ppo_are_those_of_whole_rollouts():
     assert grid.made_by(td3, (ROOT / "td3.py").read_text("utf-8"))["arguments"]["total_timesteps"] == 5_000
 
 
+def test_rollouts_of_ppo_have_the_script_s_own_sizes_where_none_are_given():
+    """4 * 128 of ppo_discrete: 500,000 become 500,224; 1 * 2,048 of ppo_continuous: 1,000,000 become 1,001,472."""
+    for script, steps, whole in (("ppo_discrete", 500_000, 500_224), ("ppo_continuous", 1_000_000, 1_001_472)):
+        run = grid.Run(script, "CartPole-v1", "", 1, {"total_timesteps": steps})
+        made = grid.made_by(run, (ROOT / f"{script}.py").read_text("utf-8"))
+        assert made["arguments"]["total_timesteps"] == whole
+
+
 def test_results_are_in_the_order_of_their_steps(tmp_path):
     """With three digits of each return, and what it was made on as it is, colons and all."""
     rows = [(20, "train", 2.0), (10, "train", 0.1234), (10, "eval", 3.0)]

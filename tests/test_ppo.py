@@ -654,6 +654,21 @@ def test_network_of_frames_is_one_for_policy_and_value_with_the_weights_of_the_a
     assert [gain(layer) for layer in layers] == pytest.approx([2**0.5] * 4 + [0.01, 1.0], rel=1e-3)
 
 
+def test_policy_and_value_both_train_the_layers_that_frames_go_through_first():
+    """Each alone gives gradients to all eight tensors of the features; with vectors neither touches the other's."""
+    agent, frames = make_agent(ppo_discrete, FRAMES), T(np.stack([FRAMES.sample() for _ in range(2)])).float()
+    shared = list(agent.network.features.parameters())
+    assert len(shared) == 8
+    for output in agent.network(frames):
+        grads = torch.autograd.grad(output.square().sum(), shared, retain_graph=True, allow_unused=True)
+        assert [grad is not None and grad.any().item() for grad in grads] == [True] * 8
+    network = make_agent(ppo_discrete).network
+    logits, value = network(torch.randn(2, 4))
+    for output, others in ((logits, network.critic), (value, network.actor)):
+        grads = torch.autograd.grad(output.sum(), list(others.parameters()), allow_unused=True)
+        assert [grad for grad in grads if grad is not None] == []
+
+
 def test_rollout_keeps_bytes_and_float32_and_an_update_takes_both():
     """Frames of Atari in a quarter of the memory; observations of other numbers, float64 say, as float32."""
     rollout = ppo_discrete.Rollout(FRAMES, gym.spaces.Discrete(3), 2, 1)
