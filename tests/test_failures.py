@@ -479,7 +479,7 @@ def test_module_in_a_folder_of_runs_is_not_imported(main_of, tmp_path, monkeypat
 
 @pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])  # of whose kind the others are
 def test_module_in_a_folder_of_runs_is_not_imported_by_another_way_to_it(main_of, tmp_path, monkeypatch, script):
-    """The path to it may go through a link, or there and back."""
+    """The path to it may go through a link, or there and back, and the run may be the working folder."""
     folder = odd_run(script, tmp_path / "runs")
     (folder / "payload.py").write_text("import os\nopen(os.environ['PAYLOAD'], 'w').close()\n")
     monkeypatch.setenv("PAYLOAD", str(tmp_path / "was imported"))
@@ -490,6 +490,13 @@ def test_module_in_a_folder_of_runs_is_not_imported_by_another_way_to_it(main_of
             path.syspath_prepend(str(place))
             assert_refused(main_of(script, odd_flags(script, env_id="payload:X-v0")), "payload", "not imported")
     assert not (tmp_path / "was imported").exists()
+    (tmp_path / "runs" / "beside.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "runs"))
+    monkeypatch.chdir(folder)
+    module = importlib.import_module(script)
+    for how in ("evaluate", "resume"):  # of the working folder
+        with pytest.raises(module.UsageError, match="beside:X-v0: a module in the folder of runs"):
+            module.check_args(module.Args(env_id="beside:X-v0", **{how: "."}))
 
 
 def test_module_beside_the_script_may_be_imported_from_a_folder_of_runs(tmp_path, monkeypatch):
@@ -653,6 +660,16 @@ def test_error_without_a_text_is_named_by_its_kind(main_of, script):
     assert_refused(main_of(script, odd_flags(script, env_id=register(Broken, script))), "AssertionError")
     outcome = main_of(script, odd_flags(script, env_id=register(Stopping, script)))
     assert outcome.status == 1 and "AssertionError" in lines(outcome.err)[-1] and "--resume" in lines(outcome.err)[-1]
+
+
+def test_reason_is_the_first_line_of_an_error_that_says_something():
+    """Some begin with an empty line, and some have no text at all."""
+    for error, reason in [
+        (ValueError("\n\n  no such file:\nfile"), "no such file:"),
+        (ValueError(" \n "), "ValueError"),
+        (KeyError(), "KeyError"),
+    ]:
+        assert sac_continuous.first_line(error) == reason
 
 
 @pytest.mark.parametrize("script", ALL)

@@ -294,6 +294,53 @@ def test_length_of_an_episode_is_that_of_its_own_environment(tmp_path, script):
     assert len(set(logged["charts/episodic_length"].values())) > 3
 
 
+class Apart(gym.Env):
+    """obs = [number of the environment, step in the episode]; episodes of 3, 4 (to a true end) or 5 steps."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    numbers = itertools.count()
+
+    def __init__(self, render_mode: str | None = None):
+        self.number = next(self.numbers) % 3
+
+    def obs(self) -> np.ndarray:
+        return np.array([self.number, self.time], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.obs(), {}
+
+    def step(self, action):
+        self.time += 1
+        ended = self.time == 3 + self.number
+        return self.obs(), float(self.number), ended and self.number == 1, ended and self.number != 1, {}
+
+
+def test_environments_that_end_at_different_moments_keep_their_own_successors(tmp_path, monkeypatch):
+    """The others go on meanwhile; each logs its own return, which is its number in each step."""
+    module, batches = importlib.import_module("ppo_discrete"), []
+    update = module.Agent.update
+    monkeypatch.setattr(
+        module.Agent, "update", lambda agent, batch, *rest: (batches.append(batch), update(agent, batch, *rest))[1]
+    )
+    monkeypatch.setattr(Apart, "numbers", itertools.count())
+    gym.registry.pop("Apart-v0", None)
+    gym.register("Apart-v0", Apart, disable_env_checker=True)
+    lengths = {"num_envs": 3, "num_steps": 20, "total_timesteps": 60, "checkpoint_interval": 0}
+    folder = odd_run("ppo_discrete", tmp_path, env_id="Apart-v0", **lengths)
+    [batch] = batches
+    for n, length in enumerate((3, 4, 5)):
+        for t in range(20):
+            time, ended = t % length, t % length == length - 1
+            assert batch.obs[t, n].tolist() == [n, time] and batch.next_obs[t, n].tolist() == [n, time + 1]
+            assert (batch.reward[t, n], batch.done[t, n], batch.terminated[t, n]) == (n, ended, ended and n == 1)
+    logged = scalars(folder)
+    returns, times = logged["charts/episodic_return"], logged["charts/episodic_length"]
+    assert [(returns[step], times[step]) for step in (9, 12, 15)] == [(0, 3), (4, 4), (10, 5)]
+
+
 @pytest.mark.parametrize("script", PPO)
 def test_ratios_are_logged_by_hand(script):
     """Of eight ratios two are e^0.5 = 1.6487 and two e^-0.5 = 0.6065, which are clipped, and the others 1.

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import os
 import re
@@ -873,9 +874,12 @@ def test_terminal(jobs):
     "script, expected", [("sac_continuous", [*range(9, 200, 9)]), ("ppo_discrete", [60, 120, 180])]
 )
 def test_line_a_minute(main_of, monkeypatch, script, expected):
-    """In a pipe, by a clock on which a step takes 7 seconds, or in PPO, which looks after each rollout, 1.1 seconds."""
+    """In a pipe, by a clock on which a step takes 7 seconds, or in PPO, which looks after each rollout, 1.1 seconds.
+
+    The clock does not begin at 0, and the first line comes after a minute too.
+    """
     seconds = 7 if script == "sac_continuous" else 1.1
-    clock = SimpleNamespace(perf_counter=lambda: seconds * odd_envs.num_steps, time_ns=time.time_ns)
+    clock = SimpleNamespace(perf_counter=lambda: 1000 + seconds * odd_envs.num_steps, time_ns=time.time_ns)
     monkeypatch.setattr(importlib.import_module(script), "time", clock)
     out = main_of(script, odd_flags(script)).out
     found = re.findall(r"^([\d.]+) of 200( steps)?, .*steps/s, [\d:?]+ left(, return=-?\d+\.\d)?$", out, re.M)
@@ -890,6 +894,17 @@ def test_no_lines_on_a_terminal(main_of, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     out = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60)).out
     assert "finished at step 60" in out and "steps/s" not in out
+
+
+def test_last_line_on_a_terminal_comes_after_the_bar(tmp_path, monkeypatch):
+    """Which stays above it, at the last step, and is not drawn again below."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    odd_run("sac_continuous", tmp_path, total_timesteps=60)
+    before, after = screen.getvalue().split("finished at step 60, ")
+    assert re.search(r"\r100%.* 60\.0/60\.0 .*\n$", before) and "\r" not in after and len(lines(after)) == 1
 
 
 def test_recent_return_is_the_mean_of_the_last_hundred_episodes(main_of, tmp_path, monkeypatch):
@@ -1241,6 +1256,24 @@ def test_speed_after_a_resume_is_that_of_the_new_steps(tmp_path, monkeypatch):
     assert [speeds[step] for step in (140, 160)] == pytest.approx([0.2, 0.2])
 
 
+def test_steps_are_printed_with_their_thousands_apart(main_of, tmp_path, monkeypatch):
+    """Where a run goes on, is evaluated, is stopped, fails and ends: here from step 1,200, as its checkpoint says."""
+    folder = odd_run("sac_continuous", tmp_path / "runs", total_timesteps=60, eval_interval=50, eval_episodes=1)
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    state |= {"step": 1_200, "args": state["args"] | {"total_timesteps": 1_260}}
+    torch.save(state, folder / "checkpoint.pt")
+    for event, texts in [
+        ("SIGTERM 10", [f"{folder}: from step 1,200 on cpu", "stopped at step 1,210; go on with: "]),
+        ("raise 10", ["sac_continuous.py: step 1,219: RuntimeError"]),
+        ("obs 10", ["from step 1,219 on", "sac_continuous.py: step 1,229: obs of "]),
+        ("", ["step 1,250: evaluation ", "finished at step 1,260, "]),
+    ]:
+        monkeypatch.setenv("ODD", event)
+        outcome = main_of("sac_continuous", f"--resume {folder}")
+        assert [text for text in texts if text not in outcome.out + outcome.err] == [], event
+    assert "agent of step 1,260\n" in main_of("sac_continuous", f"--evaluate {folder} --eval-episodes 1").out
+
+
 def test_run_cannot_be_made_shorter_nor_longer_than_its_schedule(main_of, tmp_path):
     folder = odd_run("sac_continuous", tmp_path / "sac", total_timesteps=60)
     annealed = odd_run("ppo_discrete", tmp_path / "ppo", total_timesteps=60, anneal_lr=True)
@@ -1328,6 +1361,23 @@ def test_signal_ends_the_run_after_the_step(main_of, tmp_path, monkeypatch, scri
     assert max(scalars(folder)["charts/episodic_return"]) >= 160
 
 
+@pytest.mark.parametrize("script", PPO)
+@pytest.mark.parametrize("event, status", [("SIGTERM 5", 143), ("raise 5", 1)])
+def test_run_that_ends_in_its_first_rollout_goes_on_as_if_nothing_had_been(
+    main_of, tmp_path, monkeypatch, script, event, status
+):
+    """From step 0, with the weights that it had: it ends as a run that was not stopped, bit for bit."""
+    whole = odd_run(script, tmp_path / "whole", total_timesteps=60)
+    monkeypatch.setenv("ODD", event)
+    outcome = main_of(script, odd_flags(script, total_timesteps=60))
+    assert outcome.status == status and "go on with: " in lines(outcome.out if status == 143 else outcome.err)[-1]
+    monkeypatch.delenv("ODD")
+    [folder] = (tmp_path / "runs").iterdir()
+    outcome = main_of(script, f"--resume {folder}")
+    assert (outcome.status, outcome.err) == (0, "") and "from step 0 on" in outcome.out
+    assert_same_run(whole, folder)
+
+
 @pytest.mark.parametrize("script", ["sac_continuous", "dqn", *PPO])
 def test_another_signal_is_not_a_second_one(main_of, tmp_path, script):
     """A logout or a shutdown sends SIGTERM and SIGHUP together: the run still writes its checkpoint, with 143."""
@@ -1362,6 +1412,17 @@ def test_hangup_that_is_ignored(main_of, monkeypatch):
         assert outcome.status == 0 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, handler)
+
+
+def test_system_without_hangups(main_of, tmp_path, monkeypatch):
+    """Windows has no SIGHUP: a run trains to its end there, and hears the other signals."""
+    monkeypatch.delattr(signal, "SIGHUP")
+    monkeypatch.setenv("ODD", "SIGTERM 50")
+    outcome = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60))
+    assert outcome.status == 143 and "stopped at step 50; " in lines(outcome.out)[-1]
+    monkeypatch.delenv("ODD")
+    [folder] = (tmp_path / "runs").iterdir()
+    assert main_of("sac_continuous", f"--resume {folder}").status == 0
 
 
 @pytest.mark.parametrize("script", ALL)
@@ -1412,17 +1473,42 @@ def test_evaluation_that_was_cut_short_is_made_after_a_resume(
         assert found[tag].keys() == expected[tag].keys() and found[tag][100] == expected[tag][100]
 
 
-def test_signal_while_the_disk_is_full(main_of, monkeypatch):
-    """The run did not stop well: what it has learned since its last checkpoint is lost, and status 1 says so."""
+@pytest.mark.parametrize("script", ["sac_continuous", "ppo_discrete"])
+@pytest.mark.parametrize("total_timesteps", [200, 100])
+def test_evaluation_of_the_step_in_which_a_signal_came_is_made_after_a_resume(
+    main_of, tmp_path, monkeypatch, script, total_timesteps
+):
+    """It had not begun: none of its episodes is played before the run ends, and the run that goes on begins with it."""
+    changes = {"total_timesteps": total_timesteps, "eval_interval": 100}
+    expected = scalars(odd_run(script, tmp_path / "whole", **changes))
+    monkeypatch.setenv("ODD", "SIGTERM 100")
+    outcome = main_of(script, odd_flags(script, **changes))
+    assert outcome.status == 143 and odd_envs.num_steps == 100 and "stopped at step 100; " in lines(outcome.out)[-1]
+    monkeypatch.delenv("ODD")
+    [folder] = (tmp_path / "runs").iterdir()
+    outcome = main_of(script, f"--resume {folder}")
+    assert (outcome.status, outcome.err) == (0, "")
+    found = scalars(folder)
+    for tag in EVAL:
+        assert found[tag].keys() == expected[tag].keys() and found[tag][100] == expected[tag][100]
+
+
+@pytest.mark.parametrize("event, reason", [("SIGTERM 130", "SystemExit: 143"), ("raise 131", "RuntimeError: the sim")])
+def test_signal_or_error_while_the_disk_is_full(main_of, monkeypatch, event, reason):
+    """The run did not stop well: what it has learned since its last checkpoint is lost, and status 1 says so.
+
+    The last line is about what ended it, and a warning about the disk.
+    """
 
     def full(state, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("ODD", "SIGTERM 130")
+    monkeypatch.setenv("ODD", event)
     monkeypatch.setattr(importlib.import_module("sac_continuous"), "save", full)
     outcome = main_of("sac_continuous", odd_flags("sac_continuous", checkpoint_interval=0))
     assert outcome.status == 1 and "stopped at step" not in outcome.out
-    assert "step 130: no checkpoint" in outcome.err and "--resume" in lines(outcome.err)[-1]
+    assert "warning: step 130: no checkpoint: [Errno 28] No space left on device" in lines(outcome.err)
+    assert f"sac_continuous.py: step 130: {reason}" in lines(outcome.err)[-1] and "--resume" in lines(outcome.err)[-1]
 
 
 # ---- Environments that fail ----
@@ -1560,6 +1646,30 @@ def test_wandb_content(jobs):
         assert value == pytest.approx(written[tag][step], rel=1e-6), tag
 
 
+@pytest.mark.parametrize("event, status", [("SIGTERM 130", 143), ("raise 130", 1), ("reward 130", 1), ("obs 130", 1)])
+def test_run_that_does_not_reach_its_end_leaves_nothing_open(main_of, tmp_path, monkeypatch, event, status):
+    """Curves and Weights & Biases are closed after the last value, the lock is gone, and signals are the caller's."""
+    module, calls = importlib.import_module("sac_continuous"), []
+    wandb = SimpleNamespace(
+        init=lambda **given: None,
+        define_metric=lambda name, **given: None,
+        log=lambda values: calls.append(values["global_step"]),
+        finish=lambda: calls.append("finished"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    close = SummaryWriter.close
+    monkeypatch.setattr(module.SummaryWriter, "close", lambda writer: (calls.append("closed"), close(writer)))
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setenv("ODD", event)
+    assert main_of("sac_continuous", odd_flags("sac_continuous", track=True)).status == status
+    [folder] = (tmp_path / "runs").iterdir()
+    assert calls[-3] == 120 and set(calls[-2:]) == {"closed", "finished"}
+    assert max(scalars(folder)["charts/episodic_return"]) == 120
+    assert not (folder / "lock").exists()
+    assert [signal.getsignal(number) for number in numbers] == handlers
+
+
 def test_wandb_gets_project_team_and_place(tmp_path, monkeypatch):
     """And the number of the step as the axis of all curves; a video is in the log of its evaluation."""
     module, options, axes, logged = importlib.import_module("sac_continuous"), {}, {}, []
@@ -1579,6 +1689,10 @@ def test_wandb_gets_project_team_and_place(tmp_path, monkeypatch):
     run = SimpleNamespace(writer=None, wandb=wandb, step=7)
     module.Run.log(run, {"eval/episodic_return": 2.0}, "a.mp4")
     assert logged[-1] == {"eval/episodic_return": 2.0, "eval/video": "film of a.mp4", "global_step": 7}
+    run.writer = SimpleNamespace(add_scalar=lambda *_: 1 / 0)
+    module.Run.log(run, {"charts/episodic_return": 3.0})
+    assert logged[-1] == {"charts/episodic_return": 3.0, "global_step": 7}, "also where TensorBoard fails"
+    assert (run.writer, run.wandb) == (None, wandb)
 
 
 # ---- The other scripts, in brief ----
