@@ -231,6 +231,7 @@ MUTANTS = {
             "an optimizer's moments may be infinite": ('check_finite({**state["agent"], **stored}, step)', 'check_finite({**dict(self.agent.named_parameters()), **stored}, step)'),
             'the first line of an error may be empty': ('(str(error).strip() or type(error).__name__)', '(str(error) or type(error).__name__)'),
             "modules beside the working folder's run are imported": ('Path(run_dir).resolve().parent if', 'Path(run_dir).parent.resolve() if'),
+            'a resumed run is in another project of Weights & Biases': ('names |= {"project"', 'names |= {} if args.resume else {"project"'),
         },
     },
     "td3": {

@@ -556,12 +556,14 @@ def test_resume_of_the_working_folder(tmp_path, monkeypatch, script):
         finish=lambda: None,
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    folder = odd_run(script, tmp_path / "runs", track=True)
+    folder = odd_run(script, tmp_path / "runs", track=True, wandb_project="of mine", wandb_entity="my team")
     monkeypatch.chdir(folder)
     module = importlib.import_module(script)
     module.train(module.Args(resume=".", total_timesteps=240))
     assert [call["id"] for call in calls] == [folder.name] * 2 and calls[0]["name"] == folder.name
     assert [call["resume"] for call in calls] == ["allow"] * 2, "of a run that may be there already, or not"
+    assert [(call["project"], call["entity"]) for call in calls] == [("of mine", "my team")] * 2
+    assert [call["config"]["total_timesteps"] for call in calls] == [200, 240]
 
 
 @pytest.mark.parametrize("script", PPO)
