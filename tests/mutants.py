@@ -232,6 +232,7 @@ MUTANTS = {
             'the first line of an error may be empty': ('(str(error).strip() or type(error).__name__)', '(str(error) or type(error).__name__)'),
             "modules beside the working folder's run are imported": ('Path(run_dir).resolve().parent if', 'Path(run_dir).parent.resolve() if'),
             'a resumed run is in another project of Weights & Biases': ('names |= {"project"', 'names |= {} if args.resume else {"project"'),
+            'a run that goes on records nothing': ('if self.args.capture_video else None\n        episodes', 'if self.args.capture_video and not self.args.resume else None\n        episodes'),
         },
     },
     "td3": {

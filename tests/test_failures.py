@@ -906,6 +906,10 @@ def test_first_episode_of_an_evaluation_is_recorded_and_with_evaluate_each(main_
     assert not [warning for warning in recwarn if "Overwriting" in str(warning.message)], "the names are others"
     names = ["evaluate-episode-0.mp4", "evaluate-episode-1.mp4", "step-60-episode-0.mp4"]
     assert sorted(path.name for path in (folder / "videos").iterdir()) == names
+    module = importlib.import_module(script)
+    module.train(module.Args(resume=str(folder), total_timesteps=80))
+    names.append("step-80-episode-0.mp4")
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == names, "a run that goes on records too"
 
 
 def test_nothing_is_left_in_the_working_folder(main_of, tmp_path):
