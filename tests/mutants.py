@@ -99,6 +99,7 @@ MUTANTS = {
             'Adam keeps pointers to its parameters': ('        parameters = self.owned()\n', '        parameters = self.__dict__.setdefault("kept", self.owned())\n'),
             'set_target_entropy moves the first value only': ('        self.target_entropy_end.fill_(value)\n', ''),
             'a full buffer that comes back goes on at its first place': ('        self.num_added = state["num_added"]\n', '        self.num_added = len(state["rows"])\n'),
+            'the temperature that is logged is the next one': ('            self.alpha_optimizer.minimize(losses["alpha_loss"])\n', '            self.alpha_optimizer.minimize(losses["alpha_loss"])\n            losses["alpha"] = self.log_alpha.exp()\n'),
         },
         "loop": {
             "one batch for all updates of a step": ('                for _ in range(args.gradient_steps):\n                    losses = update(buffer.sample(args.batch_size))\n', '                batch = buffer.sample(args.batch_size)\n                for _ in range(args.gradient_steps):\n                    losses = update(batch)\n'),
@@ -114,6 +115,7 @@ MUTANTS = {
             "obs is the environment's own array": ('return np.array(obs), float(reward)', 'return obs, float(reward)'),
             'one update whatever gradient_steps is': ('for _ in range(args.gradient_steps):', 'for _ in range(1):'),
             'an update in each step whatever train_interval is': ('if learning and step % args.train_interval == 0:', 'if learning:'),
+            'a small buffer never learns': ('learning = buffer.num_added >= args.learning_starts', 'learning = min(buffer.num_added, len(buffer.rows)) >= args.learning_starts'),
         },
         "runs": {
             'an evaluation that was cut short is never made': ('        if self.owes_evaluation:\n', '        if False:\n'),
@@ -262,10 +264,12 @@ MUTANTS = {
             'target actor never moves': ('polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.args.tau)', 'pass'),
             'delay starts anew at a resume': ('self.num_updates = int(state)', 'self.num_updates = 0'),
             'exploration leaves the range': ('torch.randn_like(action)).clamp(-1, 1)\n        return', 'torch.randn_like(action))\n        return'),
+            'the last loss of the actor is not saved': ('self.register_buffer("actor_loss", torch.zeros(()))', 'self.register_buffer("actor_loss", torch.zeros(()), persistent=False)'),
         },
         "loop": {
             'note 003: delay counted within the episode': ('                obs = run.next_episode(info)', '                agent.num_updates = 0\n                obs = run.next_episode(info)'),
             'time limits stored as ends': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, terminated or truncated)'),
+            'a compiled update is not used': ('update = speed_up(agent.update, args)', 'update = agent.update'),
         },
     },
     "ddpg": {
@@ -509,6 +513,9 @@ MUTANTS = {
             'explained variance upside down': ('unexplained / target.var(correction=0).clamp(min=1e-8)', 'target.var(correction=0) / unexplained.clamp(min=1e-8)'),
             'anneal forgets a target entropy that was set': ('        start, end = self.target_entropy_start, self.target_entropy_end\n', '        start, end = (torch.tensor(float(self.args.target_entropy or 0)),) * 2\n'),
             'logarithms of ratios are counted as clipped': ('((ratio - 1).abs() > self.args.clip_coef)', '(log_ratio.abs() > self.args.clip_coef)'),
+            'actions are stored as they are executed': ('rollout.add(t, obs, action, reward', 'rollout.add(t, obs, action.clip(-1, 1), reward'),
+            'a target entropy of 0 is the default': ('start = -action_dim if args.target_entropy is None else args.target_entropy', 'start = args.target_entropy or -action_dim'),
+            'a final target entropy of 0 is none': ('end = start if args.target_entropy_end is None else args.target_entropy_end', 'end = args.target_entropy_end or start'),
         },
         "failures": {
             'the camera stays where it is': ('env.unwrapped.mujoco_renderer.camera_id = env', '_ = env'),

@@ -439,6 +439,15 @@ def test_sac_learned_temperature_moves_towards_the_target(target_entropy, rises)
     assert (agent.log_alpha.item() > math.log(0.2)) == rises
 
 
+def test_sac_logged_temperature_is_the_one_in_the_losses(monkeypatch):
+    """In the first update the initial one, of target and actor alike; the one that it learns comes next."""
+    targets, losses = spy(monkeypatch, "td_target"), spy(monkeypatch, "actor_loss")
+    agent = make_agent(alpha=0.3, alpha_lr=0.1)
+    for expected in (0.3, 0.3 * math.exp(-0.1)):  # a first step of Adam, from an entropy that is above its target
+        assert agent.update(make_batch())["alpha"].item() == pytest.approx(expected, rel=1e-4)
+        assert targets[-1][6].item() == losses[-1][3].item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_sac_fixed_temperature_stays():
     agent = make_agent(autotune=False, alpha=0.37)
     for i in range(5):
@@ -565,6 +574,14 @@ def test_state_dict_restores_everything_that_update_changes(module):
     assert same(agent.state_dict().values(), other.state_dict().values())
     if module is sac:
         assert metrics["target_entropy"].item() == pytest.approx(1 - 5 / 9)
+
+
+def test_td3_last_loss_of_the_actor_comes_back():
+    """It is what is logged until the actor moves again, here in the second update after it was loaded."""
+    agent, other = make_agent(td3), make_agent(td3, seed=9)
+    last = [agent.update(make_batch(i))["actor_loss"].item() for i in range(2)][-1]
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    assert other.update(make_batch(2))["actor_loss"].item() == last != 0
 
 
 # ---- Nothing is read back from the device ----

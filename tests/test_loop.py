@@ -236,9 +236,12 @@ def test_pendulum_is_solved(module, tmp_path):
 @pytest.mark.parametrize(("train_interval", "gradient_steps"), [(1, 1), (3, 1), (1, 3), (4, 2)])
 @pytest.mark.parametrize("module", OFF_POLICY, ids=name_of)
 def test_each_train_interval_makes_its_gradient_steps(module, train_interval, gradient_steps, tmp_path, monkeypatch):
-    """At the multiples of train_interval in the steps of the run, not of the episode; none during the first steps."""
+    """At the multiples of train_interval in the steps of the run, not of the episode; none during the first steps.
+
+    Of these there are more than the buffer has places: they count all the same.
+    """
     recording = Recording(module, monkeypatch)
-    lengths = {"total_timesteps": 60, "learning_starts": 20, "log_interval": 12}
+    lengths = {"total_timesteps": 60, "learning_starts": 20, "log_interval": 12, "buffer_size": 15}
     intervals = {"train_interval": train_interval, "gradient_steps": gradient_steps}
     run(module, tmp_path, env_id=counter(module), **lengths, **intervals)
     expected = [step for step in range(21, 61) if step % train_interval == 0 for _ in range(gradient_steps)]
@@ -251,6 +254,24 @@ def test_actions_are_random_until_learning_starts_whatever_the_interval(module, 
     recording = Recording(module, monkeypatch)
     run(module, tmp_path, env_id="Counter-v0", total_timesteps=60, learning_starts=25, train_interval=10)
     assert [list(obs) for obs, explore in recording.acts if explore] == [list(obs) for obs, *_ in recording.added[25:]]
+
+
+@pytest.mark.parametrize("module", [*OFF_POLICY, *PPO], ids=name_of)
+def test_loop_learns_by_the_update_that_was_made_faster(module, tmp_path, monkeypatch):
+    """What speed_up makes of the agent's own, with the arguments of the run, is what every batch goes to."""
+    made, batches = [], []
+
+    def speed_up(update, args):
+        made.append((update.__name__, args.seed))
+        return lambda batch: batches.append(batch) or update(batch)
+
+    monkeypatch.setattr(module, "speed_up", speed_up)
+    if module in PPO:
+        lengths = {"total_timesteps": 24, "num_envs": 1, "num_steps": 12, "num_minibatches": 3, "update_epochs": 2}
+    else:
+        lengths = {"total_timesteps": 32, "learning_starts": 20, "train_interval": 1}
+    run(module, tmp_path, env_id=counter(module), seed=4, **lengths)
+    assert made == [("update_minibatch" if module in PPO else "update", 4)] and len(batches) == 12
 
 
 # ---- Checkpoints ----

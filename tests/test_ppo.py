@@ -302,6 +302,18 @@ def test_default_targets():
     assert make_agent(ppo_continuous, ent_autotune=True, ent_coef=0.1).target_entropy.item() == -3.0
 
 
+def test_target_of_zero_nats_is_not_the_default():
+    """At the start, and at the end."""
+    arguments = {"ent_autotune": True, "ent_coef": 0.1, "target_entropy_duration": 10}
+    for start, end in ((0.0, 2.0), (2.0, 0.0)):
+        agent = make_agent(ppo_continuous, target_entropy=start, target_entropy_end=end, **arguments)
+        targets = []
+        for step in (0, 10):
+            agent.anneal(step)
+            targets.append(agent.target_entropy.item())
+        assert targets == [start, end]
+
+
 def test_target_entropy_without_an_end_stays_where_it_is(module):
     unit = math.log(3) if module is ppo_discrete else 1
     agent = make_agent(module, ent_autotune=True, ent_coef=0.1, target_entropy=0.8)
@@ -885,7 +897,10 @@ gym.register(ENV["ppo_continuous"], Counter, kwargs={"continuous": True})
 
 @pytest.mark.parametrize("num_envs", [1, 4, 8])
 def test_loop_stores_what_happened(module, num_envs, tmp_path, monkeypatch):
-    """Steps are counted over all environments, in whole rollouts; each stored step is the one that was made."""
+    """Steps are counted over all environments, in whole rollouts; each stored step is the one that was made.
+
+    An action is stored as it was drawn: its density is that of the unclipped one, which the environment clips.
+    """
     batches, logged = [], []
     update = module.Agent.update
 
@@ -903,6 +918,7 @@ def test_loop_stores_what_happened(module, num_envs, tmp_path, monkeypatch):
         )
     )  # fmt: skip
     assert len(batches) == 4 and batches[0].reward.shape == (12, num_envs)
+    assert module is ppo_discrete or torch.cat([batch.action for batch in batches]).abs().max() > 1
     obs, next_obs, terminated, done = (
         torch.cat([getattr(batch, name) for batch in batches]) for name in ("obs", "next_obs", "terminated", "done")
     )
