@@ -10,7 +10,9 @@ import statistics
 import subprocess
 import sys
 import termios
+import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -489,6 +491,74 @@ def test_data_of_the_notes_have_six_digits_of_small_and_of_large_values(monkeypa
     assert steps.tolist() == [128] and values.tolist() == [[0.000123456], [-2e-9]]
 
 
+@pytest.fixture
+def common(monkeypatch, tmp_path):
+    """What the experiments about the notes share, with data in the folder of the test."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    module = importlib.import_module("common")
+    monkeypatch.setattr(module, "NOTES", tmp_path)
+    return module
+
+
+@pytest.mark.benchmark
+def test_training_of_an_experiment_is_that_of_the_script_with_its_changes(common, monkeypatch):
+    """Not compiled and without a checkpoint, which would cut an episode; afterwards the script is as it was."""
+    import torch
+
+    script, seen = importlib.import_module("td3"), []
+    log, loss = script.Run.log, script.actor_loss
+
+    def train(args):
+        seen.append((args, script.actor_loss(torch.ones(2)).item()))
+        assert Path(args.out_dir).is_dir()
+        for step, values in ((5, {"losses/q": 1.0, "losses/actor_loss": 2.0}), (9, {"eval/episodic_return": 3.0})):
+            script.Run.log(types.SimpleNamespace(step=step), values, None)
+
+    monkeypatch.setattr(script, "train", train)
+    rows = common.train(
+        "td3",
+        {"gamma": 0.7, "log_interval": 5},
+        4,
+        ["losses/q", "eval/episodic_return"],
+        {"actor_loss": lambda true: lambda *what: 2 * true(*what)},
+        {"ten steps more": lambda run: run.step + 10},
+    )
+    assert rows == [(5, "losses/q", 1.0), (9, "eval/episodic_return", 3.0), (9, "ten steps more", 19)]
+    [(args, doubled)] = seen
+    assert doubled == -2 and script.Run.log is log and script.actor_loss is loss
+    own = {"gamma": 0.7, "log_interval": 5, "seed": 4, "compile": False, "checkpoint_interval": 0}
+    assert args == script.Args(**own, out_dir=args.out_dir) and not Path(args.out_dir).exists()
+    common.train("td3", {"checkpoint_interval": 7, "compile": True}, 4, [])
+    assert (seen[1][0].checkpoint_interval, seen[1][0].compile) == (7, True), "where an experiment says so"
+
+
+@pytest.mark.benchmark
+def test_band_of_an_experiment_is_the_mean_and_the_range_of_its_seeds(common):
+    """At 5: 1, 2 and 6, of which the mean is 3. A seed that is missing is named."""
+    from matplotlib import pyplot as plt
+
+    for seed, value in ((1, 1.0), (2, 2.0), (3, 6.0)):
+        common.write("kl", "plain", seed, [(5, "kl", value), (6, "kl", value), (6, "other", 9.0)])
+    panel = plt.figure().subplots()
+    common.band(panel, "kl", "plain", "kl", "C1", "a label", style="--")
+    [line], [filled] = panel.lines, panel.collections
+    assert line.get_xydata().tolist() == [[5, 3], [6, 3]] and line.get_label() == "a label"
+    heights = filled.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max(), line.get_linestyle()) == (1, 6, "--")
+    plt.close("all")
+    with pytest.raises(SystemExit, match=r"plain__4\.csv is missing: run seed 4"):
+        common.read("kl", "plain", "kl", seeds=(1, 4))
+
+
+@pytest.mark.benchmark
+def test_experiment_draws_unless_it_is_told_to_run(common, monkeypatch):
+    done = []
+    for words in ([], ["draw"], ["run"], ["run", "3"]):
+        monkeypatch.setattr(sys, "argv", ["kl.py", *words])
+        common.main("A title.", lambda seed: done.append(seed), lambda: done.append("drawn"))
+    assert done == ["drawn", "drawn", 1, 3]
+
+
 @pytest.mark.benchmark
 def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
     """Leaving to the left is worth 1 and ends the episode; a run ends when its policy has gone left four times."""
@@ -746,3 +816,167 @@ def test_a_wall_time_run_that_fails_gives_its_core_back(monkeypatch):
     with pytest.raises(RuntimeError, match="no memory"):
         wall_time.run("td3", "plainrl", 1, cores)
     assert cores.qsize() == 1 and cores.get() == 3
+
+
+@pytest.fixture
+def wall_time(monkeypatch, tmp_path):
+    """The program, with two libraries and results in the folder of the test."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark")
+    program = importlib.import_module("wall_time")
+    monkeypatch.setattr(program, "BENCHMARK", tmp_path)
+    monkeypatch.setattr(program, "LIBRARIES", {"plainrl": "PlainRL", "sb3": "SB3"})
+    return program
+
+
+@pytest.mark.benchmark
+def test_a_wall_time_run_has_one_core_and_one_thread(wall_time, tmp_path):
+    """In the folder that it is given; and no timer is left that would hold the program up for its minutes."""
+    core = max(os.sched_getaffinity(0))
+    program = "import os; [core] = os.sched_getaffinity(0); names = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'\n"
+    program += "assert os.environ['JAX_PLATFORMS'] == 'cpu' and os.getcwd() == os.environ['PLACE']\n"
+    program += "print(f'step {core:,}: evaluation {sum(int(os.environ[name]) for name in names)}.00')"
+    timers = []
+
+    class Timer(threading.Timer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.daemon = True  # or these tests would wait for one that is left
+            timers.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wall_time.threading, "Timer", Timer)
+        patch.setenv("PLACE", str(tmp_path))
+        ((_, step, value),) = wall_time.measure([sys.executable, "-c", program], 600, core, tmp_path)
+    assert (step, value) == (core, 2)
+    assert [timer.finished.is_set() for timer in timers] == [True], "cancelled"
+
+
+@pytest.mark.benchmark
+def test_an_evaluation_after_the_minutes_of_a_wall_time_run_does_not_count(wall_time, tmp_path):
+    """One that was under way when it was told to end, say."""
+    program = "import signal, sys, time\n"
+    program += "def say(step, *_): print(f'step {step}: evaluation 1.0', flush=True)\n"
+    program += "signal.signal(signal.SIGTERM, lambda *_: (say(2), sys.exit(0)))\nsay(1); time.sleep(60)"
+    rows = wall_time.measure([sys.executable, "-c", program], 1, None, tmp_path)
+    assert [step for _, step, _ in rows] == [1]
+
+
+@pytest.mark.benchmark
+def test_commands_of_wall_time_runs(wall_time):
+    """Steps and the interval of evaluations are the same for all; nothing else is set."""
+    ours = wall_time.command("ppo_continuous", "plainrl", 2, "FOLDER")
+    assert ours[:2] == [sys.executable, str(ROOT / "ppo_continuous.py")]
+    flags = "--env-id Hopper-v5 --seed 2 --total-timesteps 1000000 --eval-interval 10000 --out-dir FOLDER"
+    assert " ".join(ours[2:]) == flags
+    for library, module in (("sb3", "stable_baselines3"), ("sbx", "sbx")):
+        theirs = wall_time.command("ppo_continuous", library, 2, "FOLDER")
+        assert theirs[:2] == [sys.executable, "-c"]
+        assert theirs[3:] == [module, "PPO", "Hopper-v5", "2", "1000000", "10000"]
+
+
+@pytest.mark.benchmark
+def test_file_of_a_wall_time_run_says_what_it_was_made_by_and_is_whole(wall_time, monkeypatch):
+    """Ours with its commit and code, a peer's without; of a disk that is full in the middle there is none."""
+    measured = []
+
+    def measure(line, seconds, core, folder):
+        measured.append((seconds, core))
+        return [(1.234, 1_000, -2.0), (60.0, 2_000, 3.5)]
+
+    monkeypatch.setattr(wall_time, "measure", measure)
+    monkeypatch.setattr(wall_time, "version", lambda name: "1")
+    monkeypatch.setattr(wall_time, "machine", lambda: "A")
+    monkeypatch.setattr(wall_time, "commit_of", lambda script: f"commit of {script}")
+    cores = wall_time.queue.Queue()
+    cores.put(5)
+    code = grid.code_hash((ROOT / "dqn.py").read_text("utf-8"))
+    ours = [f"# commit: commit of dqn\n# code: {code}\n", "torch 1, gymnasium 1, mujoco 1"]
+    for library, (made_by, versions) in {
+        "plainrl": ours,
+        "sb3": ["", "stable-baselines3 1, torch 1, gymnasium 1, mujoco 1"],
+        "sbx": ["", "sbx-rl 1, jax 1, gymnasium 1, mujoco 1"],
+    }.items():
+        wall_time.LIBRARIES.setdefault(library, library)
+        wall_time.run("dqn", library, 2, cores)
+        text = wall_time.path_of("dqn", library, 2).read_text("utf-8")
+        rows = "seconds,step,return\n1.23,1000,-2.000\n60.00,2000,3.500\n"
+        assert text == f"# versions: {versions}\n# machine: A\n{made_by}{rows}"
+        assert [curve.tolist() for curve in wall_time.read("dqn", library)] == [[[1.23 / 60, -2.0], [1.0, 3.5]]]
+    assert measured == [(3 * 60, 5)] * 3
+    write_text = Path.write_text
+
+    def write_half(self, text, encoding):
+        write_text(self, text[: len(text) // 2], encoding)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="no space"):
+        wall_time.run("dqn", "plainrl", 1, cores)
+    assert len(wall_time.read("dqn", "plainrl")) == 1
+
+
+@pytest.mark.benchmark
+def test_wall_time_runs_that_are_left_are_made_side_by_side_and_failures_are_named(wall_time, monkeypatch, capsys):
+    """Seed by seed, the libraries beside each other, by three workers on the two cores that there are."""
+    made, seen = [], set()
+    everyone = threading.Barrier(3, timeout=10)
+
+    def run(script, library, seed, cores):
+        core = cores.get(timeout=10)
+        made.append((script, library, seed))
+        if len(seen) < 3:
+            seen.add(core)
+            everyone.wait()
+        cores.put(core)
+        if (library, seed) == ("sb3", 2):
+            raise RuntimeError("no memory")
+
+    done = wall_time.path_of("td3", "plainrl", 1)
+    done.parent.mkdir(parents=True)
+    done.touch()
+    monkeypatch.setattr(wall_time, "run", run)
+    monkeypatch.setattr(wall_time.os, "sched_getaffinity", lambda _: {7, 4}, raising=False)
+    monkeypatch.setattr(sys, "argv", ["wall_time.py", "run", "td3", "--seeds", "1", "2", "--workers", "3"])
+    with pytest.raises(SystemExit) as stop:
+        wall_time.main()
+    assert stop.value.code == "td3 sb3 2: no memory"
+    assert sorted(made) == [("td3", "plainrl", 2), ("td3", "sb3", 1), ("td3", "sb3", 2)] and seen == {4, 7, None}
+    made.clear()
+    monkeypatch.setattr(sys, "argv", ["wall_time.py", "run", "--seeds", "2", "3"])
+    everyone.abort()
+    seen.update({1, 2, 3})
+    with pytest.raises(SystemExit):
+        wall_time.main()
+    libraries = [(script, library) for script in wall_time.CASES for library in ("plainrl", "sb3")]
+    assert made == [(*one, seed) for seed in (2, 3) for one in libraries], "one by one, seed by seed"
+    monkeypatch.setattr(sys, "argv", ["wall_time.py", "run", "nothing"])
+    with pytest.raises(SystemExit) as stop:
+        wall_time.main()
+    assert stop.value.code == 2 and "no case nothing; there are ddpg, td3" in capsys.readouterr().err
+
+
+@pytest.mark.benchmark
+def test_figure_of_wall_times_has_a_line_for_each_seed(wall_time, monkeypatch, tmp_path, capsys):
+    """In the colour of its library, by minutes, in panels of the cases that have results; without any it says so."""
+    monkeypatch.setattr(sys, "argv", ["wall_time.py"])
+    with pytest.raises(SystemExit, match="run makes them"):
+        wall_time.main()
+    for library, seeds in {"plainrl": (1, 3), "sb3": (2,)}.items():
+        for seed in seeds:
+            path = wall_time.path_of("dqn", library, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"# machine: A\nseconds,step,return\n60.00,1000,{seed}.0\n150.00,2000,{seed}0.0\n")
+    (tmp_path / "figures").mkdir()
+    closed = []
+    monkeypatch.setattr(wall_time.plt, "close", closed.append)
+    wall_time.main()
+    [figure] = closed
+    [panel] = figure.axes
+    assert (panel.get_title(), panel.get_xlabel()) == ("dqn.py, CartPole-v1", "minutes")
+    assert [line.get_xydata().tolist() for line in panel.lines] == [[[1, n], [2.5, 10 * n]] for n in (1, 3, 2)]
+    colors = [line.get_color() for line in panel.lines]
+    assert colors[0] == colors[1] != colors[2]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["PlainRL", "SB3"]
+    assert (tmp_path / "figures" / "wall_time.png").exists()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "| `dqn.py` | CartPole-v1 | 20 | 2.5 (2.5, never) | 2.5 (2.5) |", "half of two seeds is one"

@@ -592,10 +592,16 @@ def test_tasks_of_a_cluster(tmp_path, monkeypatch):
 def test_threads_of_a_run_are_those_of_its_arguments(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(runner, "command", lambda *_: ["true"])
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda line, env, **_: seen.update(env))
+    asked = []
+    popen = lambda line, env, **options: (seen.update(env), asked.append(options))  # noqa: E731
+    monkeypatch.setattr(runner.subprocess, "Popen", popen)
     runner.start(grid.Run("td3", "Pendulum-v1", "few", 1, {"torch_threads": 3}), tmp_path, tmp_path, False)
     assert (seen["OMP_NUM_THREADS"], seen["WANDB_RUN_GROUP"]) == ("3", "variants/td3/Pendulum-v1__few")
-    runner.start(grid.Run("td3", "Pendulum-v1", "", 1, {}), tmp_path, tmp_path, False)
+    assert seen["MKL_NUM_THREADS"] == "3" and seen["PATH"] == os.environ["PATH"]
+    runner.start(grid.Run("td3", "Pendulum-v1", "", 1, {}), tmp_path, tmp_path, False, (7,))
+    own = {"cwd": tmp_path, "start_new_session": True}
+    assert all(own.items() <= options.items() and options["stdout"] is options["stderr"] for options in asked)
+    assert [options["pass_fds"] for options in asked] == [(), (7,)], "the lock, which it holds as long as it lives"
     assert (seen["OMP_NUM_THREADS"], seen["WANDB_TAGS"]) == ("1", "benchmark,td3,Pendulum-v1")
     [here] = json.loads((tmp_path / "made_on.json").read_text())  # the same machine is named once
     there = {"versions": "others", "machine": "another"}
@@ -662,6 +668,39 @@ def test_run_that_ends_well_without_a_result_has_failed(tmp_path, main):
     assert said == "".join(f"td3/Pendulum-v1/{seed}: {state}\n" for seed, state in states.items())
     _, said, _ = main(ends=[(2, "lost", 0), (3, "lost", 0)])
     assert said.startswith("3 runs, 1 finished before, 1 of them") and said.endswith("0 finished, 2 failed, 0 left\n")
+
+
+def test_run_without_any_evaluation_has_failed_and_the_others_go_on(tmp_path, main):
+    runs = tmp_path / "runs" / "td3" / "Pendulum-v1"
+    for seed, evaluated in ((1, []), (2, [100, 200, 300, 400, 500])):
+        finished(runs / str(seed), evaluated)
+    status, said, errors = main(ends=[(1, 0, 0), (2, 0, 0)])
+    assert status == 1 and said.endswith("1 finished, 1 failed, 1 left\n")
+    assert re.search("^failed: td3/Pendulum-v1/1: no result: ", errors, re.M)
+
+
+def test_what_the_runner_does_where_nothing_else_is_asked(monkeypatch, tmp_path):
+    """One run at a time here, ten tries on a cluster, a line of each in a minute, and the repository's own folders."""
+    asked, before = [], {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(runner, "BENCHMARK", tmp_path)
+    monkeypatch.setattr(runner, "grid", lambda path: asked.append(path) or [RUN])
+    monkeypatch.setattr(runner, "run_here", lambda runs, options, *_: asked.append(options) or [])
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    assert runner.main() == 0
+    path, options = asked
+    assert path == tmp_path / "experiments.toml"
+    assert (options.results, options.runs) == (tmp_path / "results", tmp_path / "runs")
+    assert (options.workers, options.retries, options.progress, options.gpus_per_run) == (1, 10, 60, 0)
+    assert (options.only, options.track, options.redo_changed, options.ray) == ([], False, False, None)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_log_of_other_bytes_is_read_all_the_same(tmp_path):
+    """Of a simulator that prints in Latin-1, say."""
+    (tmp_path / "log.txt").write_bytes(b"from step 0 on cpu\n\xe9t\xe9\nstep 1,000: evaluation 1.0 \xb1 0\n\xe9")
+    assert runner.progress(tmp_path) == (0, 1_000, ", evaluation 1.0")
+    assert runner.why(2, tmp_path) == "exit status 2: \ufffd"
 
 
 def test_run_that_was_stopped_has_not_failed(tmp_path, main):
@@ -966,6 +1005,7 @@ def test_rounds_alternate_and_their_ratios_have_a_median(main_of_speed):
     _, _, measured, saved = main_of_speed("dqn-atari", "--rounds", "1", "--cuda", "--save", cuda=True)
     assert measured[0] == ("dqn-atari", "PlainRL", 1, 20_000, True)
     assert [(name, about["device"], threads) for name, about, threads, _ in saved] == [("dqn-atari-cuda", "cuda", 1)]
+    assert len(main_of_speed("td3", "--threads", "1")[2]) == 5 * 2, "five rounds, if nothing else is asked"
     _, _, measured, saved = main_of_speed("--rounds", "1")
     assert saved == [] and {threads for _, _, threads, _, _ in measured} == {1, 4}, "one thread, and all"
     steps = {case: steps for case, _, _, steps, _ in measured}
@@ -1196,6 +1236,22 @@ def test_report_fills_the_readmes_draws_the_figures_and_runs_the_notes_that_have
     monkeypatch.setattr(report, "tables", no_result)
     with pytest.raises(SystemExit, match=r"1\.csv is not a result"):
         report.main()
+
+
+@pytest.mark.benchmark
+def test_rows_without_a_result_are_no_rows(monkeypatch, tmp_path):
+    """And a mark of a table that is not made is no table: nothing is written over."""
+    import report
+
+    runs = [grid.Run("td3", "Pendulum-v1", variant, 1, {"total_timesteps": 100}) for variant in ("", "few")]
+    rows = [(100, "eval", 1.0)]
+    grid.write_result(tmp_path / "results" / f"{runs[1].name}.csv", {"arguments": {}}, rows)
+    monkeypatch.setattr(report, "BENCHMARK", tmp_path)
+    monkeypatch.setattr(report, "grid", lambda path: runs)
+    monkeypatch.setattr(report, "has_changed", lambda run, about: False)
+    assert [(row.variant, row.seeds) for row in report.load_rows()] == [("few", [rows])]
+    with pytest.raises(KeyError):
+        report.fill("<!-- table: none -->what there was<!-- end -->", {"main": "| 1 |"})
 
 
 @pytest.mark.benchmark
