@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from rliable import library, metrics
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto.event_pb2 import SessionLog
 from tqdm import tqdm
 
 matplotlib.use("Agg")
@@ -99,6 +100,8 @@ class Run:
             if last is not None and event.file_version == "":  # a file's first event comes after a pause
                 self.busy += event.wall_time - last
             last = event.wall_time
+            if event.session_log.status == SessionLog.START:  # what a kill left past the checkpoint is made again
+                evaluations = {step: made for step, made in evaluations.items() if step < event.step}
             for value in event.summary.value:
                 if value.tag == "eval/episodic_return":
                     evaluations[event.step] = (self.busy / 3600, value.simple_value)

@@ -152,7 +152,7 @@ def progress(folder: Path) -> tuple[int, int, str]:
 
 def progress_line(run: Run, folder: Path, seconds: float) -> str:
     first, steps, evaluation = progress(folder)
-    total = run.arguments["total_timesteps"]
+    total = max(steps, run.arguments["total_timesteps"])  # PPO rounds up to whole rollouts
     left = seconds * (total - steps) / (steps - first) if steps > first else None
     time_left = "?" if left is None else f"{int(left // 3600)}:{int(left // 60 % 60):02}:{int(left % 60):02}"
     return f"{run.name}: {steps:,} of {total:,} steps{evaluation}, {time_left} left"
@@ -183,14 +183,15 @@ def collect(run: Run, folder: Path, results: Path) -> Path:
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     events.Reload()
     scalars = {"train": "charts/episodic_return", "eval": "eval/episodic_return"}
-    rows = [(event.step, kind, event.value) for kind, tag in scalars.items() for event in events.Scalars(tag)]
+    written = [(kind, tag) for kind, tag in scalars.items() if tag in events.Tags()["scalars"]]
+    rows = [(event.step, kind, event.value) for kind, tag in written for event in events.Scalars(tag)]
     evaluated = [0, *sorted(step for step, kind, _ in rows if kind == "eval")]
     rollout = arguments.get("num_envs", 1) * arguments.get("num_steps", 1)
     longest = max(after - before for before, after in itertools.pairwise([*evaluated, evaluated[-1]]))
     if evaluated[-1] < arguments["total_timesteps"] or longest >= arguments["eval_interval"] + rollout:
         raise ValueError(f"evaluations are missing in {run_dir}")
     by, made_on = (json.loads((folder / f"made_{what}.json").read_text("utf-8")) for what in ("by", "on"))
-    devices = re.findall(r"from step [\d,]+ on (\w+)", (folder / "log.txt").read_text("utf-8"))
+    devices = re.findall(r"from step [\d,]+ on (\w+)", (folder / "log.txt").read_text("utf-8", errors="replace"))
     times = sorted(event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag))
     gaps = [after - before for before, after in itertools.pairwise(times)]
     about = {"commit": by["commit"], "code": by["code"]}

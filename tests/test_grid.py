@@ -265,6 +265,9 @@ def test_progress_after_a_resume(tmp_path):
     assert runner.progress_line(RUN, tmp_path, 1863).endswith(" 1:02:06 left")
     (tmp_path / "log.txt").write_text("from step 2,000 on cpu\n")
     assert runner.progress_line(RUN, tmp_path, 60) == "ppo_continuous/Pendulum-v1/3: 2,000 of 5,000 steps, ? left"
+    (tmp_path / "log.txt").write_text("from step 0 on cpu\nstep 5,120: evaluation 1.0 ± 0\n")  # rollouts are whole
+    line = "ppo_continuous/Pendulum-v1/3: 5,120 of 5,120 steps, evaluation 1.0, 0:00:00 left"
+    assert runner.progress_line(RUN, tmp_path, 60) == line
 
 
 def test_progress_leaves_out_steps_that_a_kill_has_lost(tmp_path):
@@ -274,7 +277,7 @@ def test_progress_leaves_out_steps_that_a_kill_has_lost(tmp_path):
     assert runner.progress_line(RUN, tmp_path, 60) == "ppo_continuous/Pendulum-v1/3: 2,000 of 5,000 steps, ? left"
 
 
-def finished(folder: Path, evaluated: list[int]) -> None:
+def finished(folder: Path, evaluated: list[int], episodes: bool = True) -> None:
     """What a run leaves: evaluations at these steps, of which each takes a second, and an hour's pause after 200."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -287,7 +290,8 @@ def finished(folder: Path, evaluated: list[int]) -> None:
         for step in evaluated:
             wall_time = 1e9 + step + 3600 * (step > 200)
             writer.add_scalar("eval/episodic_return", step / 2, step, walltime=wall_time)
-            writer.add_scalar("charts/episodic_return", -step, step, walltime=wall_time)
+            if episodes:
+                writer.add_scalar("charts/episodic_return", -step, step, walltime=wall_time)
     (folder / "made_by.json").write_text(json.dumps({"commit": "abc", "code": "123"}))
     (folder / "made_on.json").write_text(json.dumps([{"versions": "v", "machine": m} for m in ("one", "two", "one")]))
     (folder / "log.txt").write_text("from step 0 on cpu\nfrom step 200 on cuda\nfrom step 300 on cuda\n")
@@ -325,6 +329,17 @@ def test_result_is_that_of_the_last_of_several_runs(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no run in"):
         runner.collect(run, tmp_path / "empty", tmp_path / "results")
+
+
+def test_result_without_a_whole_episode_of_training_and_with_strange_bytes_in_the_log(tmp_path):
+    """An episode that is longer than the run, and a simulator that writes Latin-1: evaluations are a result."""
+    run = grid.Run("td3", "Pendulum-v1", "", 1, {"total_timesteps": 500})
+    finished(tmp_path / "run", [100, 200, 300, 400, 500], episodes=False)
+    with open(tmp_path / "run" / "log.txt", "ab") as log:
+        log.write(b"caf\xe9\n")
+    about, rows = grid.read_result(runner.collect(run, tmp_path / "run", tmp_path / "results"))
+    assert rows == [(step, "eval", step / 2) for step in (100, 200, 300, 400, 500)]
+    assert about["device"] == "cpu, cuda"
 
 
 @pytest.mark.parametrize("evaluated, whole", [([128, 256, 320, 448, 512], True), ([128, 320, 448, 512], False)])
@@ -1448,6 +1463,23 @@ def test_what_a_resumed_run_evaluates_again_counts_once(tmp_path, names):
     run = plot.Run(folder)
     assert (run.script, run.env_id, run.seed) == ("td3", "Task-v0", 4)
     assert (run.steps.tolist(), run.returns.tolist()) == ([100, 200, 300], [1, 3, 4])
+
+
+@pytest.mark.benchmark
+def test_what_a_kill_has_left_past_the_checkpoint_is_not_drawn(tmp_path):
+    """Evaluated at 100, 200 and 300, then from the checkpoint at 150 again, and at 200 so far."""
+    import plot
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = tmp_path / "Task-v0__td3__4__1"
+    folder.mkdir()
+    (folder / "args.json").write_text(json.dumps({"env_id": "Task-v0", "seed": 4}))
+    event_file(folder / "events.before", 1e9, {100: 1.0, 200: 2.0, 300: 9.0})
+    with SummaryWriter(folder, purge_step=151) as writer:
+        writer.add_scalar("eval/episodic_return", 3.0, 200)
+    run = plot.Run(folder)
+    assert (run.steps.tolist(), run.returns.tolist()) == ([100, 200], [1, 3])
+    assert run.hours[0] < run.hours[1]
 
 
 @pytest.mark.benchmark
