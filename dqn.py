@@ -770,8 +770,8 @@ class Run:
             self.saved = load(Path(args.resume, "checkpoint.pt"))
             of_run = replace(Args(**self.saved["args"]), resume=args.resume)
             longer = replace(of_run, total_timesteps=args.total_timesteps)
-            if args == Args(resume=args.resume) and args != longer:  # from Python, where the rest is the run's
-                longer = of_run
+            if args == Args(resume=args.resume) and (args != longer or args.total_timesteps < of_run.total_timesteps):
+                longer = of_run  # all of it: from Python, Args(resume=...) says no more than which run
             if longer.total_timesteps < of_run.total_timesteps:
                 raise UsageError("--total-timesteps can only make a run longer")
             args = replace(longer, cudagraphs=longer.cudagraphs and pick_device(longer).type == "cuda")
@@ -969,19 +969,23 @@ class Run:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.bar.close()
-        saved = not isinstance(error, FloatingPointError) and self.save(self.learned)
-        if self.writer:
-            with warn_on_error("TensorBoard"):
-                self.writer.close()
-        with warn_on_error("Weights & Biases"):
-            if self.wandb:
-                self.wandb.finish()
-        with contextlib.suppress(OSError):  # of a disk that is gone, say
-            (self.dir / "lock").unlink()
-        self.lock.close()
+        try:
+            saved = not isinstance(error, FloatingPointError) and self.save(self.learned)
+        finally:  # also where save finds a number that is not finite
+            if self.writer:
+                with warn_on_error("TensorBoard"):
+                    self.writer.close()
+            with warn_on_error("Weights & Biases"):
+                if self.wandb:
+                    self.wandb.finish()
+            with contextlib.suppress(OSError):  # of a disk that is gone, say
+                (self.dir / "lock").unlink()
+            self.lock.close()
         if isinstance(error, FloatingPointError):
             return
-        program = [min(path, os.path.relpath(path), key=len) for path in (sys.executable, __file__)]
+        program = [sys.executable, __file__]
+        with contextlib.suppress(ValueError):  # Windows, where they are on another drive
+            program = [min(path, os.path.relpath(path), key=len) for path in program]
         go_on, play_it = (shlex.join([*program, flag, str(self.dir)]) for flag in ("--resume", "--evaluate"))
         if saved and error is None:
             evaluation = f"last {self.evaluation}, " if self.evaluation else ""

@@ -1193,6 +1193,17 @@ def test_run_made_longer_from_python(script, tmp_path):
         assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == (total or 60)
 
 
+@pytest.mark.parametrize("script, total_timesteps", [("dqn", 500_001), ("ppo_discrete", 500_224)])
+def test_run_that_is_longer_than_the_default_goes_on_from_python(tmp_path, script, total_timesteps):
+    """All else is the default, 500,000 steps are, which PPO rounds up: Args(resume=...) asks for no fewer."""
+    module = importlib.import_module(script)
+    args = dataclasses.asdict(module.Args(total_timesteps=total_timesteps))
+    module.save({"script": script, "args": args, "step": 0}, tmp_path / "checkpoint.pt")
+    run = module.Run(module.Args(resume=str(tmp_path)))
+    run.lock.close()
+    assert run.args.total_timesteps == total_timesteps
+
+
 def test_rollouts_are_whole_to_the_end_of_a_run_and_of_one_made_longer(main_of, tmp_path):
     """Of 20 steps: 190 are 200, 210 are 220; so it is in args.json, and there is the last evaluation."""
     folder = odd_run("ppo_discrete", tmp_path / "runs", total_timesteps=190, eval_interval=150)
@@ -1668,6 +1679,43 @@ def test_run_that_does_not_reach_its_end_leaves_nothing_open(main_of, tmp_path, 
     assert max(scalars(folder)["charts/episodic_return"]) == 120
     assert not (folder / "lock").exists()
     assert [signal.getsignal(number) for number in numbers] == handlers
+
+
+def test_number_that_only_the_last_checkpoint_finds_leaves_nothing_open(main_of, tmp_path, monkeypatch):
+    """One line names it, nothing is saved, and the lock is gone and Weights & Biases is told all the same."""
+    module, finished = importlib.import_module("sac_continuous"), []
+    wandb = SimpleNamespace(
+        init=lambda **given: None,
+        define_metric=lambda name, **given: None,
+        log=lambda values: None,
+        finish=lambda: finished.append(True),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    evaluate_if_due = module.Run.evaluate_if_due
+
+    def spoil(run):
+        if run.step == 200:
+            run.agent.log_alpha.data.fill_(np.inf)
+        evaluate_if_due(run)
+
+    monkeypatch.setattr(module.Run, "evaluate_if_due", spoil)
+    outcome = main_of("sac_continuous", odd_flags("sac_continuous", track=True, checkpoint_interval=0))
+    assert outcome.status == 1 and "log_alpha" in outcome.err and len(lines(outcome.err)) == 1
+    [folder] = (tmp_path / "runs").iterdir()
+    assert finished == [True] and not {"lock", "checkpoint.pt"} & {path.name for path in folder.iterdir()}
+
+
+def test_command_that_goes_on_where_the_script_is_on_another_drive(main_of, monkeypatch):
+    """Windows knows no relative path then, and the whole one is printed."""
+
+    def elsewhere(path, start=None):
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr(os.path, "relpath", elsewhere)
+    outcome = main_of("sac_continuous", odd_flags("sac_continuous", total_timesteps=60))
+    assert outcome.status == 0
+    python, script, *_ = shlex.split(command_in(outcome.out, "play it with"))
+    assert (python, script) == (sys.executable, importlib.import_module("sac_continuous").__file__)
 
 
 def test_wandb_gets_project_team_and_place(tmp_path, monkeypatch):
