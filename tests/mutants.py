@@ -735,6 +735,7 @@ MUTANTS = {
             'changes stay in the script': ('stack.enter_context(mock.patch.object(module, name, change(getattr(module, name))))', 'setattr(module, name, change(getattr(module, name)))'),
             'a band is of deviations': ('values.min(0), values.max(0)', 'values.mean(0) - values.std(0), values.mean(0) + values.std(0)'),
             'the median for the mean': ('values.mean(0), style', 'np.median(values, 0), style'),
+            'a band is of three seeds, whichever are asked for': ('steps, values = read(figure, kind, name, seeds)', 'steps, values = read(figure, kind, name)'),
             'an experiment runs unasked': ('default="draw"', 'default="run"'),
         },
     },

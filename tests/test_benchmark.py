@@ -551,6 +551,22 @@ def test_band_of_an_experiment_is_the_mean_and_the_range_of_its_seeds(common):
 
 
 @pytest.mark.benchmark
+def test_band_is_of_the_seeds_that_are_asked_for(common):
+    """Seeds 2 and 5, of 2 and 8: their mean is 5. Seed 1 is not among them, and seed 3 does not even exist."""
+    from matplotlib import pyplot as plt
+
+    for seed, value in ((1, 90.0), (2, 2.0), (5, 8.0)):
+        common.write("kl", "plain", seed, [(5, "kl", value)])
+    panel = plt.figure().subplots()
+    common.band(panel, "kl", "plain", "kl", "C1", "a label", (2, 5))
+    [line], [filled] = panel.lines, panel.collections
+    assert line.get_xydata().tolist() == [[5, 5]]
+    heights = filled.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (2, 8)
+    plt.close("all")
+
+
+@pytest.mark.benchmark
 def test_experiment_draws_unless_it_is_told_to_run(common, monkeypatch):
     done = []
     for words in ([], ["draw"], ["run"], ["run", "3"]):
