@@ -31,6 +31,7 @@ MUTANTS = {
             "tyro's frames are in the line": ('re.sub("[│╭╮╰╯─]+|-{9,}", " ", box', 're.sub("[╭╮╰╯]+", " ", box'),
             "tyro's heading is in the line": ('box.getvalue().partition("\\n")[2]', 'box.getvalue()'),
             'a signal while something is printed gives a traceback': ('(OSError, ValueError, RuntimeError)', '(OSError, ValueError)'),
+            'lines arrive in blocks of 8 KB': ('print(text, file=file, flush=True)', 'print(text, file=file)'),
             'lines are written into the bar': (', tqdm.external_write_mode(file):', ':'),
             'a seed of more than 32 bits': ('"seed": (0, 2**32 - 1)', '"seed": (0, 2**32)'),
             'a negative discount': ('"gamma": (0, 1)', '"gamma": (-1, 1)'),
@@ -220,6 +221,7 @@ MUTANTS = {
             'the agent is written after the buffer': ('            save(state, self.dir / "agent.pt")\n            save(state | {"buffer": stored, "owes_evaluation": self.owes_evaluation}, self.dir / "checkpoint.pt")\n', '            save(state | {"buffer": stored, "owes_evaluation": self.owes_evaluation}, self.dir / "checkpoint.pt")\n            save(state, self.dir / "agent.pt")\n'),
             'no lock': ('        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n', ''),
             'no lock of a run that goes on': ('            self.lock = lock(Path(args.resume))\n', '            self.lock = open(os.devnull)\n'),
+            'the lock is given back before the last checkpoint': ('            saved = not isinstance(error, FloatingPointError)', '            self.lock.close()\n            saved = not isinstance(error, FloatingPointError)'),
             'the lock stays in the folder': ('            (self.dir / "lock").unlink()\n', '            pass\n'),
             'what does not fit gives a traceback': ('    except (KeyError, RuntimeError) as error:\n', '    except ZeroDivisionError as error:\n'),
             'modules of a run are imported': ('        if place and Path(place, *rest).resolve().is_relative_to(folder):\n', '        if False:\n'),
@@ -355,6 +357,7 @@ MUTANTS = {
             'evaluation waits for a press of FIRE': ('            (obs, _), terminated = self.env.reset(), False\n', '            terminated = False\n'),
         },
         "failures": {
+            'nothing serves the ball after a lost life in an evaluation': ('    env = atari_wrappers.EpisodicLifeEnv(gym.wrappers.RecordEpisodeStatistics(env))\n', '    env = gym.wrappers.RecordEpisodeStatistics(env)\n    env = atari_wrappers.EpisodicLifeEnv(env) if training else env\n'),
             'games are trained on as they are evaluated': ('make_env(args.env_id, training=True)', 'make_env(args.env_id)'),
             'spare frames take no memory': ('check_memory(capacity, num_kept * math', 'check_memory(capacity, capacity * math'),
             'games begin in one way': ('noop_max=30', 'noop_max=3'),

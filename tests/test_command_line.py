@@ -339,6 +339,15 @@ def test_line_that_cannot_be_printed_is_no_reason_to_stop(error):
     sac_continuous.say("a line", Gone())
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_line_arrives_at_once_in_a_file_or_a_pipe(name):
+    """Both keep 8 KB to themselves unless told otherwise, and with them what a run said before it was killed."""
+    arrived = io.BytesIO()
+    file = io.TextIOWrapper(arrived, "utf-8", newline="\n")
+    importlib.import_module(name).say("a line", file)
+    assert arrived.getvalue() == b"a line\n"
+
+
 def test_line_stands_above_the_bar(monkeypatch):
     """On a terminal the bar makes room for a line, and comes again below."""
     screen = io.StringIO()

@@ -356,6 +356,24 @@ def test_second_process_is_refused(main_of, tmp_path, script):
 
 
 @pytest.mark.parametrize("script", ALL)
+def test_folder_is_taken_until_the_last_checkpoint_is_written(tmp_path, monkeypatch, script):
+    """Or another process might go on from the one before, and write into the same files."""
+    pytest.importorskip("fcntl")
+    module, statuses = importlib.import_module(script), []
+    save = module.save
+    take = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+    def saving(state, path):
+        other = subprocess.run([sys.executable, "-S", "-c", take, path.parent / "lock"], capture_output=True, text=True)
+        statuses.append((path.name, "BlockingIOError" in other.stderr or "PermissionError" in other.stderr))
+        save(state, path)
+
+    monkeypatch.setattr(module, "save", saving)
+    odd_run(script, tmp_path / "runs", total_timesteps=60, checkpoint_interval=0)
+    assert statuses == [("agent.pt", True), ("checkpoint.pt", True)]
+
+
+@pytest.mark.parametrize("script", ALL)
 def test_lock_of_a_process_that_was_killed_has_the_new_one_s_number_only(tmp_path, script):
     (tmp_path / "lock").write_text("12345678901234567890")
     with importlib.import_module(script).lock(tmp_path):
@@ -792,10 +810,12 @@ def test_episodes_of_atari_end_at_lost_lives_in_training_and_with_the_game_in_ev
     training = module.make_training_env(module.Args(env_id=env_id, **({"num_envs": 1} if is_ppo else {})))
     for env, lives in ((training, 4), (module.make_env(env_id), 0)):
         env.reset(seed=0)
-        terminated = False
+        terminated, num_steps = False, 0
         while not terminated:
             right = np.array([2]) if is_ppo and env is training else 2
             *_, terminated, _, _ = env.step(right)
+            num_steps += 1
+            assert num_steps < 1_000, "a ball that is not served after a lost life: the game stands still"
         env = env.envs[0] if is_ppo and env is training else env
         assert env.unwrapped.ale.lives() == lives
         assert env.get_wrapper_attr("noop_max") == 30, "a game begins with up to so many steps of doing nothing"
