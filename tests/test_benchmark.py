@@ -623,6 +623,29 @@ def test_what_is_said_of_that_task_is_in_its_data(monkeypatch):
 
 
 @pytest.mark.benchmark
+def test_what_is_said_of_saturated_actors_is_in_their_data(monkeypatch):
+    """benchmark/notes/README.md: which seeds stand still in the end, and how many were at the bounds before."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    import saturation
+
+    stand, returned = {}, 0
+    for script in ("ddpg", "td3"):
+        for change in saturation.CHANGES:
+            of = "saturation", f"{script}-{saturation.PENDULUM}{change}"
+            steps, returns = saturation.read(*of, "eval/episodic_return", saturation.SEEDS[saturation.PENDULUM])
+            _, share = saturation.read(*of, "saturated", saturation.SEEDS[saturation.PENDULUM])
+            assert returns.shape == share.shape == (10, 20)
+            still = returns[:, -1] < 9_200
+            assert (returns[still, -1].round() <= 22).all() and (returns[still, -1].round() >= 21).all()
+            assert (share[still, -1] == 1).all() and (share[~still, -1] < 0.5).all()
+            bound = (share == 1).any(1)
+            assert (share[bound][:, steps == 27_500] == 1).all() and not share[:, steps <= 25_000].any()
+            stand[script + change], returned = still.sum(), returned + (bound & ~still).sum()
+    assert stand == {"ddpg": 3, "ddpg-small": 0, "ddpg-slow": 1, "td3": 1, "td3-small": 1, "td3-slow": 0}
+    assert returned == 4
+
+
+@pytest.mark.benchmark
 def test_difference_in_standard_errors_by_hand():
     """Ours 8, 10, 12: variance 4 / 3 of the mean; theirs 7 ± 2 (ddof 0, 5 seeds): 1; (10 - 7) / sqrt(7 / 3)."""
     import numpy as np

@@ -1,4 +1,4 @@
-"""TD3 that stops learning: the actor saturates, and the gradient of its tanh vanishes.
+"""DDPG and TD3 that stop learning: the actor saturates, and the gradient of its tanh vanishes.
 
     python benchmark/notes/saturation.py               # draws benchmark/figures/saturation.png
     python benchmark/notes/saturation.py run 1         # trains all runs with seed 1: hours
@@ -13,19 +13,18 @@ within 0.01 of a bound.
 import argparse
 
 import torch
-from common import FIGURES, band, train, write
+from common import FIGURES, read, train, write
 from matplotlib import pyplot as plt
 
 PENDULUM, RUNNERS = "InvertedDoublePendulum-v5", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
 CHANGES = {"": "as it is", "-small": "last layer of U(-3e-3, 3e-3)", "-slow": "step sizes of 3e-4"}
 KINDS = {  # name: script, task, change
     f"{script}-{task}{change}": (script, task, change)
-    for script in ("td3", "ddpg")  # DDPG, and the runners, are there to be run; only TD3's pendulum is drawn
+    for script in ("td3", "ddpg")  # the runners are there to be run; only the pendulum is drawn
     for task in (PENDULUM, *RUNNERS)
     for change in CHANGES
 }
 SEEDS = {PENDULUM: (*range(1, 11),), **dict.fromkeys(RUNNERS, (1, 2, 3))}
-DRAWN = {"": 10, "-small": 7, "-slow": 4}  # seeds of TD3's pendulum by change
 NAMES = {"eval/episodic_return": "evaluation return", "saturated": "share of saturated actions"}
 
 
@@ -57,14 +56,18 @@ def run(seed: int, part: str = "") -> None:
 
 
 def draw() -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for axis, (name, label) in zip(axes, NAMES.items(), strict=True):
-        for color, (change, text) in enumerate(CHANGES.items()):
-            seeds, kind = range(1, DRAWN[change] + 1), f"td3-{PENDULUM}{change}"
-            band(axis, "saturation", kind, name, f"C{color}", f"{text} ({len(seeds)} seeds)", seeds)
-        axis.set(xlabel="environment steps", ylabel=label)
-    axes[0].set(title=f"td3.py, {PENDULUM}")
-    axes[0].legend(title="mean, range", fontsize="small")
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharex=True, layout="constrained")
+    for row, script in zip(axes, ("ddpg", "td3"), strict=True):
+        for axis, (name, label) in zip(row, NAMES.items(), strict=True):
+            for color, (change, text) in enumerate(CHANGES.items()):
+                kind = f"{script}-{PENDULUM}{change}"
+                steps, values = read("saturation", kind, name, SEEDS[PENDULUM])
+                lines = axis.plot(steps, values.T, color=f"C{color}", alpha=0.6, linewidth=1)
+                lines[0].set_label(text)
+            axis.set(title=f"{script}.py, {PENDULUM}", ylabel=label)
+    axes[0, 0].legend(title="ten seeds each", fontsize="small")
+    for axis in axes[-1]:
+        axis.set(xlabel="environment steps", xlim=(25_000, 50_000))  # updates begin after 25,000 random steps
     figure.savefig(FIGURES / "saturation.png", dpi=100)
 
 
