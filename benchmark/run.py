@@ -437,6 +437,9 @@ def main() -> int:
                     status = f"no result: {error!r}"
             elif signals.count > 1 or (signals.count and status in (STOPPED, -signal.SIGTERM, -signal.SIGKILL)):
                 say(f"{run.name}: stopped")
+                if (folder / "log.txt").exists():
+                    with open(folder / "log.txt", "a") as log:  # its last line names a copy of the script that is gone
+                        print("stopped with the grid: start run.py again to go on", file=log)
                 continue
             failed[run] = f"{why(status, folder) if isinstance(status, int) else status} ({folder / 'log.txt'})"
             say(f"{run.name}: FAILED, {failed[run]}", error=True)

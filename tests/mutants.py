@@ -568,6 +568,7 @@ MUTANTS = {
             'results of other code are not redone': ('or (options.redo_changed and run in changed)', ''),
         },
         "grid": {
+            'the log of a stopped run sends its reader to a copy that is gone': ('print("stopped with the grid', 'str("stopped with the grid'),
             'strange bytes in a log cost the result': ('"log.txt").read_text("utf-8", errors="replace"))\n    times', '"log.txt").read_text("utf-8"))\n    times'),
             'a run without a whole episode has no result': (' for kind, tag in scalars.items() if tag in events.Tags()["scalars"]]', ' for kind, tag in scalars.items()]'),
             'less than no time is left': ('total = max(steps, run.arguments["total_timesteps"])', 'total = run.arguments["total_timesteps"]'),

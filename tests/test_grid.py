@@ -720,12 +720,14 @@ def test_log_of_other_bytes_is_read_all_the_same(tmp_path):
 
 def test_run_that_was_stopped_has_not_failed(tmp_path, main):
     """After a signal: by it, or killed; one that fails by itself has failed. After a second one: however it ends."""
+    log = tmp_path / "runs" / "td3" / "Pendulum-v1" / "1" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("go on with: python a-copy/td3.py\n")
     ends = [(1, runner.STOPPED, 1), (2, -signal.SIGKILL, 1), (3, -signal.SIGTERM, 1)]
     status, said, errors = main(ends=ends)
     assert status == 130 and errors == "" and said.endswith("0 finished, 0 failed, 3 left\n")
     assert "td3/Pendulum-v1/1: stopped\n" in said
-    log = tmp_path / "runs" / "td3" / "Pendulum-v1" / "1" / "log.txt"
-    log.parent.mkdir(parents=True)
+    assert log.read_text().endswith("a-copy/td3.py\nstopped with the grid: start run.py again to go on\n")
     log.write_text("stopped by somebody else")
     status, said, _ = main(ends=[(1, runner.STOPPED, 0), (2, "no memory", 1), (3, "anything", 2)])
     assert status == 1 and said.endswith("0 finished, 2 failed, 1 left\n") and "/3: stopped\n" in said
