@@ -816,7 +816,10 @@ def first_failure(script: str, right: str, wrong: str, first: str) -> str | None
             path = "tests/notes" if part == "notes" else f"tests/test_{part}.py"
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", path]
             command += ["-m", "not cluster"] * (part in ("benchmark", "grid"))  # with benchmark/requirements.txt
-            result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            try:
+                result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3600)
+            except subprocess.TimeoutExpired:
+                return f"{path} has no end"
             if result.returncode:
                 lines = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
                 return lines[0].split(" - ")[0] if lines else result.stdout + result.stderr

@@ -459,7 +459,7 @@ def test_sac_target_entropy_defaults_to_minus_the_action_dimension():
     assert make_agent().update(make_batch())["target_entropy"].item() == -ACTION_DIM
 
 
-@pytest.mark.parametrize("target_entropy", [None, 1.5])
+@pytest.mark.parametrize("target_entropy", [None, 1.5, 0.0])
 def test_sac_target_entropy_without_an_end_stays_where_it_is(target_entropy):
     agent = make_agent(target_entropy=target_entropy)
     seen = {agent.update(make_batch(i))["target_entropy"].item() for i in range(3)}
