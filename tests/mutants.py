@@ -701,6 +701,7 @@ MUTANTS = {
         },
         "grid": {
             'the clock has the warm-up in it': ('if event.step >= warm_up]', 'if event.step >= 0]'),
+            'the clock starts a log after the warm-up': ('if event.step >= warm_up]', 'if event.step > warm_up]'),
             'one core whatever the threads': ('cores = sorted(os.sched_getaffinity(0))[:threads]', 'cores = sorted(os.sched_getaffinity(0))[:1]'),
             'evaluations are measured': ('["--eval-interval", "0", "--checkpoint-interval", "0"]', '["--checkpoint-interval", "0"]'),
             'the warm-up is among the steps': ('total = warm_up + steps', 'total = steps'),

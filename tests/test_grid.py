@@ -803,6 +803,21 @@ def test_speed_is_that_after_the_warm_up_on_as_many_cores_as_threads(monkeypatch
     assert held == [[2], [2, 5]]
 
 
+def test_clock_of_a_script_starts_with_the_last_log_of_its_warm_up(monkeypatch):
+    """Logs at 1,000 and 2,000, 250 s apart: 4 steps per second; also where there is none in between."""
+    import speed
+    from torch.utils.tensorboard import SummaryWriter
+
+    def run(command, cwd, **_):
+        with SummaryWriter(Path(cwd, "Hopper-v5__td3__1__1")) as writer:
+            for step, wall_time in ((1_000, 1e9), (2_000, 1e9 + 250)):
+                writer.add_scalar("charts/SPS", 0, step, walltime=wall_time)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(speed.subprocess, "run", run)
+    assert speed.measure("td3", "PlainRL", 1, 1_000, False) == pytest.approx(4)
+
+
 def asked(monkeypatch, *what) -> tuple[list[str], dict]:
     """Command and environment of a measurement, its folder named FOLDER."""
     import speed
