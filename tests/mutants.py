@@ -269,6 +269,7 @@ MUTANTS = {
             'target actor never moves': ('polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.args.tau)', 'pass'),
             'delay starts anew at a resume': ('self.num_updates = int(state)', 'self.num_updates = 0'),
             'exploration leaves the range': ('torch.randn_like(action)).clamp(-1, 1)\n        return', 'torch.randn_like(action))\n        return'),
+            'the second critic is a copy of the first': ('nn.ModuleList([Critic(obs_dim, action_dim), Critic(obs_dim, action_dim)])', 'nn.ModuleList([critic := Critic(obs_dim, action_dim), copy.deepcopy(critic)])'),
             'the last loss of the actor is not saved': ('self.register_buffer("actor_loss", torch.zeros(()))', 'self.register_buffer("actor_loss", torch.zeros(()), persistent=False)'),
         },
         "loop": {
@@ -331,6 +332,7 @@ MUTANTS = {
             'an episode goes on over a checkpoint': ('        self.last_obs = None  # after a checkpoint an episode begins\n', ''),
             "the size of a checkpoint is that of all room for frames": ('if tensors["frames"].nbytes > self.saved_size:', 'if self.frames.nbytes > self.saved_size:'),
             "after a lost life the old observation is shown": ('(obs, _), terminated = self.env.reset(), False', '_, terminated = self.env.reset(), False'),
+            "a run without its frames explores as at its start": ('            agent.anneal(step)\n', '            agent.anneal(buffer.num_added + 1)\n'),
             "a run without its frames learns at once": ('learning = buffer.num_added >= args.learning_starts', 'learning = step > args.learning_starts'),
             'pixels are not divided by 255': ('super().forward((obs / 255).contiguous', 'super().forward(obs.float().contiguous'),
             'losses are not checked': ('            check_finite(losses, self.step)\n', ''),

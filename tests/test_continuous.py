@@ -305,6 +305,14 @@ def test_targets_start_as_copies_and_move_by_tau(module):
             assert torch.allclose(moved, a + (now - a) * 0.1, atol=1e-7)
 
 
+@pytest.mark.parametrize("module", [td3, sac], ids=["td3", "sac"])
+def test_twin_critics_start_apart(module):
+    """Equal ones would stay equal, with the same targets and batches: the smaller of the two would be either."""
+    first, second = (parameters(critic) for critic in critics(make_agent(module)))
+    assert len(first) == 6, "weights and biases of three layers"
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 @every
 def test_every_parameter_moves(module):
     agent = make_agent(module, **NO_DELAY[module])

@@ -351,6 +351,25 @@ def test_run_whose_frames_were_not_saved_collects_them_anew(module, monkeypatch,
     assert updated == [50, 60, 70, 80], "step 70 has 10 transitions again, step 140 has 80"
 
 
+def test_epsilon_goes_on_where_it_was_though_the_frames_were_not_saved(module, monkeypatch, tmp_path):
+    """It falls by a hundredth in each step of the whole run: it counts steps, not the transitions that are there."""
+    gym.registry.pop("Film-v0", None)
+    gym.register("Film-v0", Film, disable_env_checker=True)
+    used, true = [], module.Agent.act
+    monkeypatch.setattr(module.FrameBuffer, "saved_size", 1000)
+    monkeypatch.setattr(
+        module.Agent, "act", lambda agent, *args, **how: used.append(agent.epsilon) or true(agent, *args, **how)
+    )
+    args = {"env_id": "Film-v0", "total_timesteps": 40, "learning_starts": 39, "epsilon_end": 0.0}
+    args |= {"epsilon_duration": 100, "eval_interval": 0, "cuda": False, "out_dir": str(tmp_path)}
+    module.train(module.Args(**args))
+    first, used[:] = used[:], []
+    [folder] = tmp_path.iterdir()
+    module.train(module.Args(resume=str(folder), total_timesteps=43))
+    assert first[:3] + first[-1:] == pytest.approx([0.99, 0.98, 0.97, 0.6])
+    assert used == pytest.approx([0.59, 0.58, 0.57])
+
+
 class Lives(gym.Env):
     """Loses a life in each third step; the observation of a reset is 100, those of steps are their numbers."""
 
