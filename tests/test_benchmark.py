@@ -627,6 +627,7 @@ def test_what_is_said_of_saturated_actors_is_in_their_data(monkeypatch):
     """benchmark/notes/README.md: which seeds stand still in the end, and how many were at the bounds before."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
     import saturation
+    from scipy.stats import fisher_exact
 
     stand, returned = {}, 0
     for script in ("ddpg", "td3"):
@@ -643,6 +644,7 @@ def test_what_is_said_of_saturated_actors_is_in_their_data(monkeypatch):
             stand[script + change], returned = still.sum(), returned + (bound & ~still).sum()
     assert stand == {"ddpg": 3, "ddpg-small": 0, "ddpg-slow": 1, "td3": 1, "td3-small": 1, "td3-slow": 0}
     assert returned == 4
+    assert fisher_exact([[3, 7], [0, 10]]).pvalue == pytest.approx(0.21, abs=0.005)
 
 
 @pytest.mark.benchmark

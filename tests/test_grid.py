@@ -605,10 +605,13 @@ def test_tasks_of_a_cluster(tmp_path, monkeypatch):
 
 
 def test_threads_of_a_run_are_those_of_its_arguments(tmp_path, monkeypatch):
-    seen = {}
+    seen, asked = {}, []
+
+    def popen(line, env, **options):
+        seen.update(env)
+        asked.append(options)
+
     monkeypatch.setattr(runner, "command", lambda *_: ["true"])
-    asked = []
-    popen = lambda line, env, **options: (seen.update(env), asked.append(options))  # noqa: E731
     monkeypatch.setattr(runner.subprocess, "Popen", popen)
     runner.start(grid.Run("td3", "Pendulum-v1", "few", 1, {"torch_threads": 3}), tmp_path, tmp_path, False)
     assert (seen["OMP_NUM_THREADS"], seen["WANDB_RUN_GROUP"]) == ("3", "variants/td3/Pendulum-v1__few")
