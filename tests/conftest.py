@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 torch.set_num_threads(1)
 
 
-LONGEST = "test_runs", "test_recipes", "test_failures", "test_loop", "test_readme"  # first, so that none comes last
+LONGEST = "test_runs", "test_recipes", "test_failures", "test_loop"  # first, so that none comes last
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -94,6 +94,7 @@ def test_continuous_integration_runs_the_readme():
     assert command == f"{SET_UP} && .venv/bin/python -m pytest" and '\neval "$command"\n' in script
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("command", TRAINING)
 def test_training(tmp_path, command):
     """To the end, with updates and an evaluation."""
@@ -108,6 +109,7 @@ def test_first_command_as_it_stands(tmp_path):
     assert float(re.findall(r"last evaluation (-?[\d.]+)", out)[0]) > -200
 
 
+@pytest.mark.commands
 def test_watch_play_resume_and_copy(tmp_path):
     """What the README does with a run: TensorBoard finds it, it plays, it goes on, its agent acts in other code."""
     assert FIRST in TRAINING

@@ -36,6 +36,7 @@ def run(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.commands
 def test_own_environment_and_its_policy_without_pytorch(run, tmp_path):
     """The point comes closer to 0 than a random one, and onnxruntime acts as the agent does."""
     plain, flattened = blocks("Your own environment", "python")
@@ -60,6 +61,7 @@ def test_own_environment_and_its_policy_without_pytorch(run, tmp_path):
     assert float(run(f"python check.py {folder}")) == pytest.approx(action, abs=1e-5)
 
 
+@pytest.mark.commands
 def test_swanlab(run, tmp_path):
     """Begins before the run's writer is made, and ends after it."""
     (tmp_path / "swanlab.py").write_text(
@@ -86,6 +88,7 @@ def test_sweep_names_arguments_that_exist():
     assert sweep["metric"]["name"] == "eval/episodic_return"
 
 
+@pytest.mark.commands
 def test_optuna(run, tmp_path):
     """A stand-in asks for two trials; each value is the mean of two runs' last evaluations."""
     (tmp_path / "optuna.py").write_text(
