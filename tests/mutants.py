@@ -404,6 +404,7 @@ MUTANTS = {
         },
         "ppo": {
             'the value does not train the convolutions': ('self.critic(features).squeeze(-1)', 'self.critic(features.detach()).squeeze(-1)'),
+            'an action that is hardly ever taken has no gradient': ('logits.log_softmax(-1)', 'logits.softmax(-1).clamp(min=1e-8).log()'),
             'normalised advantages keep their mean': ('(advantage - advantage.mean()) / (advantage.std() + 1e-8)', 'advantage / (advantage.std() + 1e-8)'),
             'the losses are those of the last minibatch': ('torch.stack([losses[name] for losses in history]).mean()', 'history[-1][name]'),
             'targets are those of other samples': ('advantage.flatten(), target.flatten())', 'advantage.flatten(), target.T.flatten())'),
@@ -744,6 +745,11 @@ MUTANTS = {
             'the median for the mean': ('values.mean(0), style', 'np.median(values, 0), style'),
             'a band is of three seeds, whichever are asked for': ('steps, values = read(figure, kind, name, seeds)', 'steps, values = read(figure, kind, name)'),
             'an experiment runs unasked': ('default="draw"', 'default="run"'),
+        },
+    },
+    "benchmark/notes/toy": {
+        "benchmark": {
+            'four evaluations to the left, not in a row': ('self.num_left + 1 if action_at_start(self) < 0 else 0', 'self.num_left + (action_at_start(self) < 0)'),
         },
     },
     "benchmark/wall_time": {

@@ -602,6 +602,21 @@ def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
 
 
 @pytest.mark.benchmark
+def test_a_run_of_that_task_ends_after_four_evaluations_to_the_left_in_a_row(monkeypatch):
+    """Left three times, right once, then left: the fourth in a row is the eighth evaluation, 8 · 250 = 2,000 steps."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    import toy
+
+    class Run:
+        def steps(self):
+            yield from range(1, 5_001)
+
+    actions = iter([-0.5, -0.5, -0.5, 0.5] + [-0.5] * 16)
+    monkeypatch.setattr(toy, "action_at_start", lambda run: next(actions))
+    assert list(toy.until_solved(Run)().steps()) == list(range(1, 2_001))
+
+
+@pytest.mark.benchmark
 def test_what_is_said_of_that_task_is_in_its_data(monkeypatch):
     """benchmark/notes/README.md and R004-13: how many seeds do not go left in the end, with how many rewards."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")

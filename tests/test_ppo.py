@@ -138,6 +138,15 @@ def test_categorical_is_that_of_torch():
     assert torch.allclose(entropy, expected.entropy(), atol=1e-5) and entropy.max() <= math.log(5) + 1e-5
 
 
+def test_an_action_that_is_hardly_ever_taken_keeps_its_log_probability_and_its_gradient():
+    """Logits 0, 40 and 90: beside e⁹⁰ the others add nothing, so log π of the first two is 0 - 90 and 40 - 90."""
+    logits = T([[0.0, 40.0, 90.0]] * 2, requires_grad=True)
+    log_prob, _ = ppo_discrete.categorical(logits, T([0, 1]))
+    log_prob.sum().backward()
+    assert log_prob.tolist() == [-90, -50]
+    assert torch.allclose(logits.grad, T([[1.0, 0, -1], [0, 1, -1]]))
+
+
 @pytest.mark.parametrize("shape", [(3,), (64, 3)])
 def test_gaussian_is_that_of_torch_summed_over_dimensions(shape):
     mean, action, log_std = torch.randn(64, 3), torch.randn(64, 3), torch.randn(shape)
