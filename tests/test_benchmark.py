@@ -577,7 +577,7 @@ def test_experiment_draws_unless_it_is_told_to_run(common, monkeypatch):
 
 @pytest.mark.benchmark
 def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
-    """Leaving to the left is worth 1 and ends the episode; a run ends when its policy has gone left four times."""
+    """Leaving to the left is worth 1 and ends an episode; a run ends when its policy went left four times in a row."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
     import toy
 

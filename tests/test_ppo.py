@@ -165,6 +165,7 @@ def test_learned_coefficient_rises_exactly_when_the_entropy_is_below_its_target(
 
 def test_linear_schedule(module):
     assert [module.linear_schedule(2.0, 1.0, 4, step) for step in (0, 1, 4, 9)] == [2.0, 1.75, 1.0, 1.0]
+    assert [module.linear_schedule(1.0, 2.0, 4, step) for step in (0, 1, 4, 9)] == [1.0, 1.25, 2.0, 2.0]
     assert module.linear_schedule(2.0, 1.0, 0, 0) == 2.0
     assert module.linear_schedule(T(2.0), T(1.0), 4, 1).item() == 1.75
 
