@@ -547,6 +547,7 @@ MUTANTS = {
         "grid": {
             "a rollout of the script's own size is one step": ('rollout = arguments.get("num_envs", 1) * arguments.get("num_steps", 1)', 'rollout = run.arguments.get("num_envs", 1) * run.arguments.get("num_steps", 1)'),
             'other arguments do not make a result an old one': ('return before != now["arguments"] or about["code"] != now["code"]', 'return about["code"] != now["code"]'),
+            'an argument that is off by default and came later makes a result an old one': ('{name: about["arguments"].get(name) for name in now["arguments"]}', '{name: value for name, value in about["arguments"].items() if name in now["arguments"]}'),
             'other code does not make a result an old one': ('return before != now["arguments"] or about["code"] != now["code"]', 'return before != now["arguments"]'),
             "PPO's steps are not rounded": ('math.ceil(arguments["total_timesteps"] / rollout) * rollout', 'arguments["total_timesteps"]'),
             'rows of a result are not in order': ('for step, kind, value in sorted(rows))', 'for step, kind, value in rows)'),
@@ -745,6 +746,12 @@ MUTANTS = {
             'the median for the mean': ('values.mean(0), style', 'np.median(values, 0), style'),
             'a band is of three seeds, whichever are asked for': ('steps, values = read(figure, kind, name, seeds)', 'steps, values = read(figure, kind, name)'),
             'an experiment runs unasked': ('default="draw"', 'default="run"'),
+        },
+    },
+    "benchmark/notes/gradient_steps": {
+        "benchmark": {
+            "evaluations' seconds count": ('                clock.total += time.process_time() - clock.since\n                super().evaluate_if_due()\n', '                super().evaluate_if_due()\n                clock.total += time.process_time() - clock.since\n'),
+            'seconds begin before the last evaluation': ('                super().evaluate_if_due()\n                clock.since = time.process_time()\n', '                clock.since = time.process_time()\n                super().evaluate_if_due()\n'),
         },
     },
     "benchmark/notes/toy": {

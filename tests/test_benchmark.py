@@ -576,6 +576,26 @@ def test_experiment_draws_unless_it_is_told_to_run(common, monkeypatch):
 
 
 @pytest.mark.benchmark
+def test_seconds_of_gradient_steps_are_those_of_training_alone(monkeypatch):
+    """Training of 3 and 4 seconds, each before an evaluation of 10: the evaluations see 3 and 7."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    experiment, now, seen = importlib.import_module("gradient_steps"), [5.0], []
+    monkeypatch.setattr(experiment, "time", types.SimpleNamespace(process_time=lambda: now[0]))
+    clock = experiment.Clock()
+
+    class Run:
+        def evaluate_if_due(self):
+            seen.append(clock.total)
+            now[0] += 10
+
+    run = clock.pausing(Run)()
+    for seconds in (3, 4):
+        now[0] += seconds
+        run.evaluate_if_due()
+    assert seen == [3, 7]
+
+
+@pytest.mark.benchmark
 def test_the_task_on_which_ddpg_stops_learning(monkeypatch, tmp_path):
     """Leaving to the left is worth 1 and ends an episode; a run ends when its policy went left four times in a row."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")

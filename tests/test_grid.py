@@ -46,6 +46,16 @@ def test_what_makes_a_result_an_old_one():
         assert grid.has_changed(RUN, other) == (name not in show_or_time), name
 
 
+def test_argument_that_is_off_by_default_and_came_later_makes_no_result_an_old_one():
+    """target_kl is None by default: a run that did not have it yet did the same, but not as one that is given it."""
+    about = grid.made_by(RUN, SOURCE)
+    less = about | {"arguments": {name: value for name, value in about["arguments"].items() if name != "target_kl"}}
+    assert len(less["arguments"]) == len(about["arguments"]) - 1
+    assert not grid.has_changed(RUN, less)
+    given = grid.Run("ppo_continuous", "Pendulum-v1", "", 3, {**ARGUMENTS, "target_kl": 0.02})
+    assert grid.has_changed(given, less)
+
+
 def test_steps_of_ppo_are_those_of_whole_rollouts():
     """Of 2 * 512: 5,000 become 5,120, which its args.json will have."""
     assert grid.made_by(RUN, SOURCE)["arguments"]["total_timesteps"] == 5_120
