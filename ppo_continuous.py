@@ -276,7 +276,7 @@ class Rollout:
     """T steps of N environments in NumPy arrays; values and log-probabilities are computed afterwards, in one batch."""
 
     def __init__(self, obs_space: gym.spaces.Box, action_space: gym.spaces.Space, num_steps: int, num_envs: int):
-        dtype = np.uint8 if obs_space.dtype == np.uint8 else np.float32  # uint8: Atari's frames
+        dtype = np.uint8 if len(obs_space.shape) == 3 else np.float32  # bytes for Atari's frames
         obs = np.zeros((num_steps, num_envs, *obs_space.shape), dtype)
         action = np.zeros((num_steps, num_envs, *action_space.shape), action_space.dtype)
         reward, terminated, done = np.zeros((3, num_steps, num_envs), np.float32)

@@ -638,6 +638,23 @@ def test_environment_without_a_time_limit_is_named_at_the_start(main_of, script)
 
 
 @pytest.mark.parametrize("script", ALL)
+def test_observations_of_bytes(main_of, tmp_path, script):
+    """A console's memory, say, and no frames: it trains, evaluates and plays."""
+
+    class Memory(Simple):
+        observation_space = gym.spaces.Box(0, 255, (2,), np.uint8)
+
+        def obs(self):
+            return np.array([self.time, 200], np.uint8)
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Memory, script), eval_interval=100))
+    assert outcome.status == 0, outcome.err
+    logged = scalars(folder_of(tmp_path))
+    assert logged["eval/episodic_return"] == {100: 20, 200: 20} and any(name.startswith("losses/") for name in logged)
+    assert main_of(script, f"--evaluate {folder_of(tmp_path)}").status == 0
+
+
+@pytest.mark.parametrize("script", ALL)
 def test_first_observation_that_is_not_finite(main_of, script):
     class Blind(Simple):
         def obs(self):
