@@ -234,6 +234,7 @@ MUTANTS = {
             'an action of one value becomes nan': ('(np.isfinite(width) & (width > 0)).all()', '(np.isfinite(width)).all()'),
             'Ctrl-C gives a traceback': ('    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C', '    signal.getsignal(signal.SIGINT)  # Ctrl-C'),
             'Ctrl-C ends what runs in the background': (' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:', ':'),
+            'Ctrl-C ends what trains in the background': ('if number and signal.getsignal(number) != signal.SIG_IGN:', 'if number and (number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN):'),
             'a dot becomes the name in Weights & Biases': ('self.dir.resolve().name)', 'self.dir.name)'),
             "an optimizer's moments may be infinite": ('check_finite({**state["agent"], **stored}, step)', 'check_finite({**dict(self.agent.named_parameters()), **stored}, step)'),
             'the first line of an error may be empty': ('(str(error).strip() or type(error).__name__)', '(str(error) or type(error).__name__)'),

@@ -1414,15 +1414,18 @@ def test_terminal_that_is_closed(jobs):
     assert torch.load(job["dir"] / "checkpoint.pt", weights_only=True)["step"] > 0
 
 
-def test_hangup_that_is_ignored(main_of, monkeypatch):
-    """nohup lets a process ignore SIGHUP, and so it stays."""
-    monkeypatch.setenv("ODD", "SIGHUP 130")
-    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+def test_signal_that_is_ignored_stays_so(main_of, monkeypatch, name):
+    """nohup lets a process ignore SIGHUP; a shell script lets what it starts in the background ignore Ctrl-C."""
+    number = signal.Signals[name]
+    monkeypatch.setenv("ODD", f"{name} 130")
+    handler = signal.signal(number, signal.SIG_IGN)
     try:
         outcome = main_of("sac_continuous", odd_flags("sac_continuous"))
-        assert outcome.status == 0 and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert (outcome.status, outcome.err) == (0, "") and "finished at step 200, " in lines(outcome.out)[-1]
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, handler)
+        signal.signal(number, handler)
 
 
 def test_system_without_hangups(main_of, tmp_path, monkeypatch):
