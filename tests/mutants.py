@@ -27,6 +27,7 @@ MUTANTS = {
             'compiled in each update': ('            if fast is None:\n', '            if True:\n'),
             'losses are written over by the next update': ('        if args.cudagraphs:  # the next call', '        if False:  # the next call'),
             'the device is not looked for': ('if args.cuda and torch.cuda.is_available() else', 'if args.cuda else'),
+            'a folder without a name is none': ('            if args.resume is not None:\n                own', '            if args.resume:\n                own'),
             '1E6 is no number': ('if "e" in words[0].lower()', 'if "e" in words[0]'),
             "tyro's frames are in the line": ('re.sub("[│╭╮╰╯─]+|-{9,}", " ", box', 're.sub("[╭╮╰╯]+", " ", box'),
             "tyro's heading is in the line": ('box.getvalue().partition("\\n")[2]', 'box.getvalue()'),
@@ -323,6 +324,7 @@ MUTANTS = {
             'loss of the best action instead of the one taken': ('q.gather(-1, action.unsqueeze(-1)).squeeze(-1)', 'q.max(-1).values'),
         },
         "dqn": {
+            'an exponential schedule starts at 1': ('return max(end, start * decay**step)', 'return max(end, decay**step)'),
             'the logged value is of all actions': ('"q": q.amax(-1).mean()', '"q": q.mean()'),
             'a layer is linear': ('nn.Linear(120, 84), nn.ReLU()]', 'nn.Linear(120, 84)]'),
             'the first convolution is linear': ('nn.Conv2d(4, 32, 8, stride=4), nn.ReLU(), ', 'nn.Conv2d(4, 32, 8, stride=4), '),
@@ -405,6 +407,9 @@ MUTANTS = {
         },
         "ppo": {
             'the value does not train the convolutions': ('self.critic(features).squeeze(-1)', 'self.critic(features.detach()).squeeze(-1)'),
+            'a policy that is certain has an entropy that is no number': ('-(log_probs.exp() * log_probs).sum(-1)', '-(log_probs.exp() * log_probs.exp().log()).sum(-1)'),
+            'small advantages are normalised less': ('(advantage.std() + 1e-8)', '(advantage.std() + 1e-5)'),
+            "the caller's arguments are rounded too": ('            args = replace(args, total_timesteps=total)\n', '            args.total_timesteps = total\n'),
             'an action that is hardly ever taken has no gradient': ('logits.log_softmax(-1)', 'logits.softmax(-1).clamp(min=1e-8).log()'),
             'normalised advantages keep their mean': ('(advantage - advantage.mean()) / (advantage.std() + 1e-8)', 'advantage / (advantage.std() + 1e-8)'),
             'the losses are those of the last minibatch': ('torch.stack([losses[name] for losses in history]).mean()', 'history[-1][name]'),
@@ -452,6 +457,8 @@ MUTANTS = {
             'logarithms of ratios are counted as clipped': ('((ratio - 1).abs() > self.args.clip_coef)', '(log_ratio.abs() > self.args.clip_coef)'),
         },
         "heads": {
+            'an action of one component is a number': ('        self.action_shape = action_space.shape  # (), or (heads,)\n', '        self.action_shape = action_space.shape if math.prod(action_space.shape) > 1 else ()\n'),
+            'all targets go to that of the first head': ('"target_entropy_end", self.in_nats(end))', '"target_entropy_end", self.in_nats(end)[:1].expand(len(self.num_actions)).clone())'),
             'log-probability of the last head only': ('dim=-1).sum(-1)\n        return log_prob', 'dim=-1)[..., -1]\n        return log_prob'),
             'log-probability averaged over heads': ('dim=-1).sum(-1)\n        return log_prob', 'dim=-1).mean(-1)\n        return log_prob'),
             'every head takes the first action': ('action[:, k]', 'action[:, 0]'),
@@ -492,6 +499,7 @@ MUTANTS = {
             'observations are clipped without norm_obs too': ('return self.normalizer(obs) if self.args.norm_obs else obs', 'return self.normalizer(obs)'),
             "a target entropy of one's own moves to the default": ('end = start if args.target_entropy_end is None', 'end = -action_dim if args.target_entropy_end is None'),
             'log std has no lower bound': ('self.network.log_std.clamp_(LOG_STD_MIN, LOG_STD_MAX)', 'self.network.log_std.clamp_(max=LOG_STD_MAX)'),
+            'advantages are divided by the deviation of these samples alone': ('(advantage.std() + 1e-8)', '(advantage.std(correction=0) + 1e-8)'),
             'equal advantages give nan': ('(advantage.std() + 1e-8)', 'advantage.std()'),
             "scaled rewards are clipped above only": ('return (reward / self.statistics.std).clamp(-10, 10)', 'return (reward / self.statistics.std).clamp(max=10)'),
             "target_kl is compared with the last minibatch": ('if torch.stack(kls).mean() > self.args.target_kl:', 'if kls[-1] > self.args.target_kl:'),

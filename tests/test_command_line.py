@@ -56,6 +56,8 @@ main, main_of, nothing_odd = test_runs.main, test_runs.main_of, test_runs.nothin
         ("--buffer-size 1e12 --total-timesteps 1e13", "--buffer-size"),
         ("--resume nowhere", "nowhere"),
         ("--evaluate nowhere", "nowhere"),
+        ("--resume ''", "checkpoint.pt does not exist"),  # a variable of the shell that is not set
+        ("--evaluate ''", "agent.pt does not exist"),
         ("--resume nowhere --seed 3", "nowhere"),
         ("--resume nowhere --evaluate nowhere", "nowhere"),
         pytest.param(

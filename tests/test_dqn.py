@@ -171,10 +171,10 @@ def test_act_explores_with_one_coin_in_a_step(module):
 
 
 def test_anneal_sets_epsilon_by_its_schedule(module):
-    """Halfway along the line at step 5, and 0.5² on the curve at step 2; then the end, and no other."""
-    ends = {"epsilon_start": 0.8, "epsilon_end": 0.2}
-    line = make_agent(module, epsilon_duration=10, **ends)
-    curve = make_agent(module, epsilon_schedule="exponential", epsilon_decay=0.5, **ends | {"epsilon_start": 1.0})
+    """Halfway along the line at step 5, and 0.8 · 0.5² on the curve at step 2; then the end, and no other."""
+    line = make_agent(module, epsilon_duration=10, epsilon_start=0.8, epsilon_end=0.2)
+    changes = {"epsilon_schedule": "exponential", "epsilon_decay": 0.5}
+    curve = make_agent(module, **changes, epsilon_start=0.8, epsilon_end=0.15)
     found = {line: [], curve: []}
     for agent, values in found.items():
         values.append(agent.epsilon)
@@ -182,7 +182,7 @@ def test_anneal_sets_epsilon_by_its_schedule(module):
             agent.anneal(step)
             values.append(agent.epsilon)
     assert found[line] == pytest.approx([0.8, 0.8, 0.68, 0.5, 0.62, 0.2, 0.2])
-    assert found[curve] == pytest.approx([1.0, 1.0, 0.25, 0.2, 0.2, 0.2, 0.2])
+    assert found[curve] == pytest.approx([0.8, 0.8, 0.2, 0.15, 0.15, 0.15, 0.15])
 
 
 # ---- Frames ----

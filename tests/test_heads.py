@@ -6,6 +6,7 @@ import math
 
 import gymnasium as gym
 import numpy as np
+import odd_envs
 import pytest
 import test_runs
 import torch
@@ -127,7 +128,12 @@ def test_stages_and_schedules_have_one_value_or_one_for_each_head():
     )
     agent.anneal(50)
     assert agent.ent_coef.tolist() == pytest.approx([0.01, math.sqrt(1e-5), 0.001])
-    agent = make_agent(ent_autotune=True, target_entropy=(0.9, 0.5, 0.1), target_entropy_end=0.1, ent_coef=0.3)
+    moves = {"target_entropy_end": 0.1, "target_entropy_duration": 100}
+    agent = make_agent(ent_autotune=True, target_entropy=(0.9, 0.5, 0.1), ent_coef=0.3, **moves)
+    for step, shares in ((50, (0.5, 0.3, 0.1)), (100, (0.1, 0.1, 0.1))):
+        agent.anneal(step)
+        expected = [share * math.log(n) for share, n in zip(shares, SIZES, strict=True)]
+        assert agent.target_entropy.tolist() == pytest.approx(expected)
     assert agent.log_ent_coef.exp().tolist() == pytest.approx([0.3] * 3)
     agent.set_target_entropy(0.5)
     assert agent.target_entropy.tolist() == pytest.approx([math.log(n) / 2 for n in SIZES])
@@ -141,6 +147,24 @@ def test_one_head_is_logged_by_its_name_alone(tmp_path):
     logged = scalars(odd_run("ppo_discrete", tmp_path / "runs", ent_autotune=True))
     assert {"losses/entropy", "losses/ent_coef", "losses/target_entropy"} <= logged.keys()
     assert [tag for tag in logged if tag[-1].isdigit()] == []
+
+
+def test_space_of_one_component_gets_arrays_of_one_number(tmp_path):
+    """MultiDiscrete([3]) is not Discrete(3): its actions have a dimension, in training and in evaluations."""
+
+    class Single(odd_envs.Odd):
+        seen: set = set()  # noqa: RUF012
+
+        def step(self, action):
+            assert self.action_space.contains(action), action
+            self.seen.add(int(action[0]))
+            return super().step(action)
+
+    gym.registry.pop("Single-v0", None)
+    space = gym.spaces.MultiDiscrete([3])
+    gym.register("Single-v0", Single, disable_env_checker=True, kwargs={"action_space": space})
+    logged = scalars(odd_run("ppo_discrete", tmp_path / "runs", env_id="Single-v0", eval_interval=100))
+    assert {"losses/entropy", "eval/episodic_return"} <= logged.keys() and Single.seen == {0, 1, 2}
 
 
 FLAGS = {"env_id": ODD_HEADS, "ent_autotune": True, "ent_coef": "0.1 0.2 0.3", "target_entropy": "0.2 0.9 0.6"}
@@ -192,8 +216,6 @@ def of_python(total_timesteps=200):
     ],
 )
 def test_other_spaces_are_refused(main_of, space):
-    import odd_envs
-
     gym.registry.pop("Refused-v0", None)
     gym.register("Refused-v0", odd_envs.Odd, disable_env_checker=True, kwargs={"action_space": space})
     assert_refused(main_of("ppo_discrete", "--env-id Refused-v0"), "MultiDiscrete of one dimension, from 0")

@@ -147,6 +147,14 @@ def test_an_action_that_is_hardly_ever_taken_keeps_its_log_probability_and_its_g
     assert torch.allclose(logits.grad, T([[1.0, 0, -1], [0, 1, -1]]))
 
 
+def test_entropy_of_a_policy_that_is_certain_is_0_with_a_gradient():
+    """Logits 0, 40 and 200: in 32 bits the first two probabilities are 0, and 0 log 0 would be no number."""
+    logits = T([[0.0, 40.0, 200.0]], requires_grad=True)
+    _, entropy = ppo_discrete.categorical(logits, T([2]))
+    entropy.sum().backward()
+    assert entropy.tolist() == [0] and logits.grad.tolist() == [[0, 0, 0]]
+
+
 @pytest.mark.parametrize("shape", [(3,), (64, 3)])
 def test_gaussian_is_that_of_torch_summed_over_dimensions(shape):
     mean, action, log_std = torch.randn(64, 3), torch.randn(64, 3), torch.randn(shape)
@@ -557,6 +565,16 @@ def test_advantages_are_normalised_in_the_minibatch(module):
         assert mean == pytest.approx(0.0 if norm_adv else -350.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_normalised_advantages_by_hand(module, scale):
+    """1 and 3 become -1/√2 and 1/√2, whatever their unit: with ratios of 1 and 1.1 the loss is -0.1 / √2 / 2."""
+    agent = make_agent(module)
+    obs, action = torch.randn(2, 4), torch.arange(2) if module is ppo_discrete else torch.randn(2, 3)
+    old = agent.evaluate_actions(obs, action)[0].detach() - T([1.0, 1.1]).log()
+    minibatch = module.Minibatch(obs, action, old, scale * T([1.0, 3.0]), torch.zeros(2))
+    assert agent.update_minibatch(minibatch)["policy_loss"].item() == pytest.approx(-0.035355, rel=2e-3)
+
+
 @pytest.mark.parametrize(("clip_coef", "fraction"), [(0.1, 0.5), (0.21, 0.25), (0.45, 0.25), (0.6, 0.0)])
 def test_clip_fraction_counts_what_is_outside_of_the_clip_range_that_is_given(module, clip_coef, fraction):
     """Ratios of 1.5, 0.8, 1, 1, not their logarithms of 0.405, -0.223, 0, 0, are compared with the range."""
@@ -954,6 +972,7 @@ def test_steps_are_rounded_up_to_whole_rollouts_and_it_says_so(module, tmp_path,
         env_id=ENV[module.__name__], total_timesteps=70, cuda=False, eval_interval=0, out_dir=str(tmp_path), **arguments
     )
     module.train(args)
+    assert args.total_timesteps == 70, "what the caller has stays"
     assert "rounded up to 96, whole rollouts of 32" in capsys.readouterr().out
     state = torch.load(next(tmp_path.iterdir()) / "checkpoint.pt", weights_only=True)
     assert state["step"] == 96
