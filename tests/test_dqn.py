@@ -213,10 +213,14 @@ def filled_frames(module, capacity, lengths=(5, 3, 9, 1, 7, 2, 12, 4, 15, 6), de
     return buffer
 
 
+@pytest.mark.parametrize("lengths", [(5, 3, 9, 1, 7, 2, 12, 4, 15, 6), (15, 1, 1, 1)], ids=["many", "short at last"])
 @pytest.mark.parametrize("capacity", [1000, 40, 17, 8])
-def test_stacks_are_those_of_the_environment(module, capacity):
-    """At episode borders, at time limits, and where the ring begins anew; the last transitions are there."""
-    buffer, lengths = filled_frames(module, capacity), (5, 3, 9, 1, 7, 2, 12, 4, 15, 6)
+def test_stacks_are_those_of_the_environment(module, capacity, lengths):
+    """At episode borders, at time limits, and where the ring begins anew; the last transitions are there.
+
+    An episode of one step takes the room of five frames, and with it that of several transitions before it.
+    """
+    buffer = filled_frames(module, capacity, lengths)
     stored = {t[2]: t for t in episodes_of_frames(lengths)}  # by reward, which is different in each
     torch.manual_seed(0)
     batch = buffer.sample(600)

@@ -511,10 +511,10 @@ def test_large_kl_ends_the_passes(module):
     assert counts == {None: 20, 1e-9: 4, 1e9: 20}
 
 
-@pytest.mark.parametrize(("kls", "num_passes"), [([0.5, 0.5, 0.5, 0.0], 1), ([0.0, 0.0, 0.0, 0.5], 3)])
+@pytest.mark.parametrize(("kls", "num_passes"), [([0.5, 0.5, 0.5, 0.0], 1), ([0.0, 0.0, 0.0, 0.5], 2)])
 def test_target_kl_is_compared_with_the_mean_over_a_pass(module, kls, num_passes):
-    """Means of 0.375 and 0.125, with a bound of 0.2."""
-    agent, calls = make_agent(module, target_kl=0.2, update_epochs=3), []
+    """Means of 0.375 and 0.125, with a bound of 0.2; a pass is of four minibatches, whatever the number of passes."""
+    agent, calls = make_agent(module, target_kl=0.2, update_epochs=2), []
 
     def update_minibatch(minibatch):
         calls.append(minibatch)
@@ -628,6 +628,7 @@ def test_compiled_update_is_the_eager_one(module, capsys):
         ([11.0, 12.0, 13.0, 14.0], 1.0),  # what all targets have more is no variance
         ([4.0, 3.0, 2.0, 1.0], -3.0),  # errors 3, 1, -1, -3, variance 5, in targets of variance 5/4
         ([0.0, 3.0, 3.0, 0.0], 1 - 3.5 / 2.25),  # errors -1, 1, 0, -4, variance 3.5, in targets of variance 2.25
+        ([0.0, 0.01, 0.0, 0.01], 1 - 1.245025 / 2.5e-5),  # small targets: errors 1, 1.99, 3, 3.99
     ],
 )
 def test_explained_variance_on_numbers(module, reward, expected):
@@ -641,7 +642,7 @@ def test_explained_variance_on_numbers(module, reward, expected):
     action = torch.as_tensor(np.stack([agent.act(each.numpy(), explore=True) for each in obs]))
     batch = module.Batch(obs, action, T(reward).view(2, 2), next_obs, torch.zeros(2, 2), torch.zeros(2, 2))
     losses = agent.update(batch, lambda minibatch: {"approx_kl": T(0.0)})  # learns nothing
-    assert losses["explained_variance"].item() == pytest.approx(expected, abs=1e-5)
+    assert losses["explained_variance"].item() == pytest.approx(expected, abs=1e-5, rel=1e-3)
 
 
 def test_explained_variance_is_finite_where_nothing_varies(module):
