@@ -386,6 +386,19 @@ def test_value_of_the_true_successor_counts_at_a_time_limit(module):
     assert sorted(seen[0].target.tolist()) == pytest.approx([0.0, 9.9, 9.9])
 
 
+def test_rewards_count_for_all_steps_before_them_in_their_episode(module):
+    """Of 1 each, V = 0 everywhere, a time limit after the second of three steps: returns of 2, 1 and 1."""
+    agent = make_agent(module, num_envs=1, num_steps=3, num_minibatches=1, update_epochs=1, gamma=1.0, gae_lambda=1.0)
+    agent.args.norm_reward = False
+    agent.network.critic[-1].weight.data.zero_()
+    batch = make_batch(agent, num_steps=3, num_envs=1, reward=1.0)
+    batch = batch._replace(terminated=torch.zeros(3, 1), done=T([[0.0], [1.0], [0.0]]))
+    update_minibatch, seen, _ = recorded(agent)
+    agent.update(batch, update_minibatch)
+    place = (batch.obs.flatten(0, 1)[:, None] == seen[0].obs).all(-1).nonzero()[:, 1]
+    assert seen[0].target[place].tolist() == [2, 1, 1]
+
+
 def test_without_a_future_the_target_is_the_reward(module):
     """With gamma = 0: A = r - V(s), so that A + V(s) is r, whatever V is; each of its own sample."""
     agent = make_agent(module, gamma=0.0, update_epochs=1, **({} if module is ppo_discrete else {"norm_reward": False}))
@@ -965,6 +978,42 @@ def test_loop_stores_what_happened(module, num_envs, tmp_path, monkeypatch):
                 episode, time = episode + 1, 0
     logged = [(step, values["charts/episodic_length"]) for step, values in logged if "charts/episodic_length" in values]
     assert sorted(logged) == sorted(lengths)
+
+
+class Echo(gym.Env):
+    """Each step earns its action; episodes of five."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,))
+
+    def __init__(self, action_space, render_mode=None):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(1, np.float32), float(np.ravel(action)[0]), False, self.time == 5, {}
+
+
+def test_action_that_is_stored_is_the_one_that_was_made(module, tmp_path, monkeypatch):
+    """Of three environments; -1 to 1 is the range of 0 to 4, so that 0 is 2, and what is outside of it is its bound."""
+    space = gym.spaces.Discrete(3) if module is ppo_discrete else gym.spaces.Box(0, 4, (1,), np.float32)
+    gym.registry.pop("Echo-v0", None)
+    gym.register("Echo-v0", Echo, disable_env_checker=True, kwargs={"action_space": space})
+    batches, update = [], module.Agent.update
+    monkeypatch.setattr(
+        module.Agent, "update", lambda agent, batch, *rest: (batches.append(batch), update(agent, batch, *rest))[1]
+    )
+    sizes = {"num_envs": 3, "num_steps": 40, "num_minibatches": 2, "update_epochs": 1}
+    args = {"env_id": "Echo-v0", "total_timesteps": 120, "cuda": False, "eval_interval": 0, "out_dir": str(tmp_path)}
+    module.train(module.Args(**args, **sizes))
+    [batch] = batches
+    made = batch.action.float() if module is ppo_discrete else 2 + 2 * batch.action[..., 0].clamp(-1, 1)
+    assert torch.allclose(batch.reward, made, atol=1e-6)
+    assert (made.min(), made.max()) == (0, 2 if module is ppo_discrete else 4), "both bounds were reached"
 
 
 def test_steps_are_rounded_up_to_whole_rollouts_and_it_says_so(module, tmp_path, capsys):
