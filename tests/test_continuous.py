@@ -456,6 +456,17 @@ def test_sac_logged_temperature_is_the_one_in_the_losses(monkeypatch):
         assert targets[-1][6].item() == losses[-1][3].item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_sac_temperature_is_learned_from_the_entropy_of_the_observations_and_the_target():
+    """With log α = 1 its loss is how far the logged entropy is above the target of this update, 0.5 of 1 to 0."""
+    moves = {"target_entropy": 1.0, "target_entropy_end": 0.0, "target_entropy_duration": 2}
+    agent, batch = make_agent(alpha=math.e, alpha_lr=1e-9, **moves), make_batch()
+    batch = batch._replace(next_obs=5 * batch.next_obs)
+    for target in (1.0, 0.5, 0.0):
+        losses = agent.update(batch)
+        above = losses["entropy"].item() - target
+        assert losses["alpha_loss"].item() == pytest.approx(above, abs=1e-5) and abs(above) > 0.1
+
+
 def test_sac_fixed_temperature_stays():
     agent = make_agent(autotune=False, alpha=0.37)
     for i in range(5):

@@ -286,6 +286,17 @@ def test_learned_coefficient_moves_towards_the_target(module):
     assert targets == pytest.approx([high * unit, (high + low) / 2 * unit, low * unit], abs=1e-6)
 
 
+def test_coefficient_is_learned_from_the_entropy_and_the_target_of_the_moment(module):
+    """With log c = 1 its loss is how far the entropy is above the target, here halfway from its first to its last."""
+    start, end, unit = {"ppo_discrete": (0.9, 0.1, math.log(3)), "ppo_continuous": (5.0, -4.0, 1.0)}[module.__name__]
+    moves = {"target_entropy": start, "target_entropy_end": end, "target_entropy_duration": 10}
+    agent = make_agent(module, ent_autotune=True, ent_coef=math.e, update_epochs=1, num_minibatches=1, **moves)
+    agent.anneal(5)
+    losses = agent.update(make_batch(agent))
+    above = losses["entropy"].item() - 0.5 * unit
+    assert losses["ent_coef_loss"].item() == pytest.approx(above, abs=1e-5) and abs(above) > 0.1
+
+
 def test_set_target_entropy_begins_a_stage_that_lasts(module):
     """It survives anneal and a state_dict; the coefficient then moves the other way."""
     high, low, unit = {"ppo_discrete": (0.999, 0.01, math.log(3)), "ppo_continuous": (9.0, -9.0, 1.0)}[module.__name__]
@@ -579,13 +590,17 @@ def test_advantages_are_normalised_in_the_minibatch(module):
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
-def test_normalised_advantages_by_hand(module, scale):
-    """1 and 3 become -1/√2 and 1/√2, whatever their unit: with ratios of 1 and 1.1 the loss is -0.1 / √2 / 2."""
+def test_losses_of_a_minibatch_by_hand(module, scale):
+    """1 and 3 become -1/√2 and 1/√2, whatever their unit: with ratios of 1 and 1.1 the loss is -0.1 / √2 / 2.
+
+    That of the value is of the targets, 2 and 4: half of the mean of 4 and 16, since V = 0.
+    """
     agent = make_agent(module)
+    agent.network.critic[-1].weight.data.zero_()
     obs, action = torch.randn(2, 4), torch.arange(2) if module is ppo_discrete else torch.randn(2, 3)
     old = agent.evaluate_actions(obs, action)[0].detach() - T([1.0, 1.1]).log()
-    minibatch = module.Minibatch(obs, action, old, scale * T([1.0, 3.0]), torch.zeros(2))
-    assert agent.update_minibatch(minibatch)["policy_loss"].item() == pytest.approx(-0.035355, rel=2e-3)
+    losses = agent.update_minibatch(module.Minibatch(obs, action, old, scale * T([1.0, 3.0]), T([2.0, 4.0])))
+    assert losses["policy_loss"].item() == pytest.approx(-0.035355, rel=2e-3) and losses["value_loss"] == 5
 
 
 @pytest.mark.parametrize(("clip_coef", "fraction"), [(0.1, 0.5), (0.21, 0.25), (0.45, 0.25), (0.6, 0.0)])
