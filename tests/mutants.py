@@ -116,6 +116,7 @@ MUTANTS = {
             'one random step too many': ('learning = buffer.num_added >= args.learning_starts', 'learning = buffer.num_added > args.learning_starts'),
             'actions are not rescaled': ('return gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))', 'return env'),
             "obs is the environment's own array": ('return np.array(obs), float(reward)', 'return obs, float(reward)'),
+            'a batch for all updates of a step in each of them': ('buffer.sample(args.batch_size)', 'buffer.sample(args.batch_size * args.gradient_steps)'),
             'one update whatever gradient_steps is': ('for _ in range(args.gradient_steps):', 'for _ in range(1):'),
             'an update in each step whatever train_interval is': ('if learning and step % args.train_interval == 0:', 'if learning:'),
             'a small buffer never learns': ('learning = buffer.num_added >= args.learning_starts', 'learning = min(buffer.num_added, len(buffer.rows)) >= args.learning_starts'),

@@ -247,6 +247,7 @@ def test_each_train_interval_makes_its_gradient_steps(module, train_interval, gr
     expected = [step for step in range(21, 61) if step % train_interval == 0 for _ in range(gradient_steps)]
     assert recording.filled == expected and len(recording.added) == 60
     assert all(one != other for one, other in itertools.pairwise(recording.batches)), "each has a batch of its own"
+    assert {len(batch) for batch in recording.batches} == {8 * 2}, "of batch_size transitions, with two numbers each"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
