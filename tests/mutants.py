@@ -458,6 +458,7 @@ MUTANTS = {
             'advantages of an update go on over time limits': ('(reward, value, next_value, terminated, done))', '(reward, value, next_value, terminated, terminated))'),
             'another action is stored than was made': ('rollout.add(t, obs, action, reward', 'rollout.add(t, obs, agent.act(obs, explore=True), reward'),
             'the coefficient is learned for the first target': ('ent_coef_loss(self.log_ent_coef, entropy, self.target_entropy)', 'ent_coef_loss(self.log_ent_coef, entropy, self.target_entropy_start)'),
+            'the target entropy that is logged is the first one': ('self.by_head("target_entropy", self.target_entropy)', 'self.by_head("target_entropy", self.target_entropy_start)'),
             'the value learns the advantage': ('value_loss(value, target)\n        loss', 'value_loss(value, advantage)\n        loss'),
             'a large KL goes on': ('if torch.stack(kls).mean() > self.args.target_kl:', 'if False:'),
             'a single sample is normalised': (' and len(advantage) > 1:', ':'),

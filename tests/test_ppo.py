@@ -293,6 +293,7 @@ def test_coefficient_is_learned_from_the_entropy_and_the_target_of_the_moment(mo
     agent = make_agent(module, ent_autotune=True, ent_coef=math.e, update_epochs=1, num_minibatches=1, **moves)
     agent.anneal(5)
     losses = agent.update(make_batch(agent))
+    assert losses["target_entropy"].item() == pytest.approx(0.5 * unit)
     above = losses["entropy"].item() - 0.5 * unit
     assert losses["ent_coef_loss"].item() == pytest.approx(above, abs=1e-5) and abs(above) > 0.1
 
