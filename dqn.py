@@ -527,7 +527,7 @@ def play(agent: Agent, args: Args, video: Path | None, signals: list[int]) -> It
         obs, _ = env.reset(seed=2**31 - 1 - episode)  # far from the seeds of training
         done = False
         while not done and not signals:
-            obs, _, terminated, truncated, info = env.step(agent.act(obs, explore=False))
+            obs, _, terminated, truncated, info = env.step(agent.act(np.array(obs), explore=False))  # as in training
             done = terminated or truncated
         if done:
             yield float(info["episode"]["r"]), int(info["episode"]["l"])

@@ -107,7 +107,8 @@ MUTANTS = {
         "loop": {
             "one batch for all updates of a step": ('                for _ in range(args.gradient_steps):\n                    losses = update(buffer.sample(args.batch_size))\n', '                batch = buffer.sample(args.batch_size)\n                for _ in range(args.gradient_steps):\n                    losses = update(batch)\n'),
             'note 003: obs does not advance during the random steps': ('            obs = next_obs\n', '            obs = next_obs if learning else obs\n'),
-            'evaluation explores': ('env.step(agent.act(obs, explore=False))', 'env.step(agent.act(obs, explore=True))'),
+            'evaluation explores': ('agent.act(np.array(obs), explore=False)', 'agent.act(np.array(obs), explore=True)'),
+            'an evaluation hands on views': ('agent.act(np.array(obs), explore=False)', 'agent.act(obs, explore=False)'),
             'training does not explore': ('agent.act(obs, explore=True)', 'agent.act(obs, explore=False)'),
             'time limits stored as ends': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, terminated or truncated)'),
             'ends never stored': ('buffer.add(obs, action, reward, next_obs, terminated)', 'buffer.add(obs, action, reward, next_obs, False)'),

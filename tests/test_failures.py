@@ -655,6 +655,18 @@ def test_observations_of_bytes(main_of, tmp_path, script):
 
 
 @pytest.mark.parametrize("script", ALL)
+def test_observations_that_are_views(main_of, script):
+    """Of an array from its end to its beginning, as of a flipped picture: PyTorch takes none that goes backwards."""
+
+    class Flipped(Simple):
+        def obs(self):
+            return np.array([self.time, 1], np.float32)[::-1]
+
+    outcome = main_of(script, odd_flags(script, env_id=register(Flipped, script), eval_interval=100))
+    assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize("script", ALL)
 def test_first_observation_that_is_not_finite(main_of, script):
     class Blind(Simple):
         def obs(self):
