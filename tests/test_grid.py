@@ -499,7 +499,7 @@ def test_keeper_has_the_files_of_each_run_and_its_last_line(tmp_path):
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_run_on_another_machine_sends_what_it_writes(tmp_path, monkeypatch, cancelled):
     """What is kept comes first; then all files with each new checkpoint, and once more at the end."""
-    kept, lines, asked, looks = [], [], [], itertools.count(1)
+    kept, lines, asked, looks, clock = [], [], [], itertools.count(1), itertools.count(5_000)
     name = "ppo_continuous/Pendulum-v1/3"
 
     class Process:
@@ -531,18 +531,19 @@ def test_run_on_another_machine_sends_what_it_writes(tmp_path, monkeypatch, canc
     process = Process()
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(get=lambda value: value))
     monkeypatch.setattr(runner, "start", start)
-    monkeypatch.setattr(runner, "progress_line", lambda run, folder, seconds: f"{folder == process.folder}")
-    monkeypatch.setattr(runner.time, "sleep", lambda _: None)
+    monkeypatch.setattr(runner, "progress_line", lambda run, folder, seconds: (folder == process.folder, seconds))
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock)))
     assert runner.run_there(RUN, argparse.Namespace(track=True), Keeper) == process.returncode
     sent = [files.get("run/checkpoint.pt") for _, files in kept]
     assert {of for of, _ in kept} == {name} and all(files["made_by.json"] == b"{}" for _, files in kept)
     assert [one for one in sent if one] == [b"2", b"4", b"the last" if cancelled else b"4"]
-    assert lines[-1] == (name, "True") and asked == ["end"] * cancelled
+    assert lines == [(name, (True, seconds)) for seconds in range(1, 7 - cancelled)], "since it began here"
+    assert asked == ["end"] * cancelled
 
 
 def test_tasks_of_a_cluster(tmp_path, monkeypatch):
     """Each with its threads, its share of a GPU and its retries; how it ended, also where its machine or it failed."""
-    asked, said, cancelled, clock = [], [], [], [0.0]
+    asked, said, cancelled, clock, handlers = [], [], [], [0.0], []
     errors = {name: type(name, (Exception,), {}) for name in ("RayError", "TaskCancelledError", "RayTaskError")}
     ends = {1: 0, 2: errors["TaskCancelledError"](), 3: errors["RayTaskError"]("Traceback\n\nValueError: why\n")}
     ends |= {4: errors["RayError"]("the node died\nmore"), 5: 2}
@@ -578,6 +579,7 @@ def test_tasks_of_a_cluster(tmp_path, monkeypatch):
 
     def initialise(address, runtime_env, **_):
         assert address == "auto" and Path(runtime_env["working_dir"], "copied").exists()
+        handlers.append("Ray's")
 
     here = types.SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft))
     ray = types.ModuleType("ray")
@@ -590,7 +592,7 @@ def test_tasks_of_a_cluster(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "copy_scripts", lambda folder: (folder / "copied").touch())
     monkeypatch.setattr(runner, "say", lambda line, **_: said.append(line))
     monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(runner.Signals, "listen", lambda _: None)
+    monkeypatch.setattr(runner.Signals, "listen", lambda _: handlers.append("ours"))
     signals = runner.Signals()
     runs = [grid.Run("td3", "Pendulum-v1", "", seed, {"torch_threads": 3} if seed == 2 else {}) for seed in range(1, 7)]
 
@@ -606,12 +608,21 @@ def test_tasks_of_a_cluster(tmp_path, monkeypatch):
         **{1: 0, 2: runner.STOPPED, 3: "ValueError: why", 4: "the node died", 5: 2},
         6: "cannot be started: no space left",
     }
+    assert handlers == ["ours", "Ray's", "ours"], "Ray puts its own handler of SIGTERM there"
     assert asked[0] == {"num_cpus": 0, "scheduling_strategy": ("this machine", False)}
     needs = {"num_gpus": 0.25, "max_retries": 4}
     assert asked[1:] == [{"num_cpus": 3 if seed == 2 else 1, **needs} for seed in range(1, 6)]
     assert cancelled == [(task, False) for task in range(1, 6)] + [(task, True) for task in range(3, 6)]
     lines = [line for line in said if "line of" in line]
     assert lines == [f"line of {n}" for n in (*range(1, 6), *range(2, 6), 4, 5)], "every 20 seconds, of those left"
+    for error in (ConnectionError, ValueError):
+
+        def none_there(error=error, **_):
+            raise error("no cluster here\nmore")
+
+        ray.init = none_there
+        with pytest.raises(SystemExit, match=r"^--ray auto: no cluster here$"):
+            list(runner.run_on_ray(runs, options, signals, 0))
 
 
 def test_threads_of_a_run_are_those_of_its_arguments(tmp_path, monkeypatch):
@@ -720,6 +731,12 @@ def test_what_the_runner_does_where_nothing_else_is_asked(monkeypatch, tmp_path)
     assert (options.results, options.runs) == (tmp_path / "results", tmp_path / "runs")
     assert (options.workers, options.retries, options.progress, options.gpus_per_run) == (1, 10, 60, 0)
     assert (options.only, options.track, options.redo_changed, options.ray) == ([], False, False, None)
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(runner, "run_on_ray", lambda runs, options, *_: asked.append((runs, options)) or [])
+    monkeypatch.setattr(sys, "argv", ["run.py", "--ray", "auto", "--gpus-per-run", "0.25", "--track"])
+    assert runner.main() == 0
+    runs, options = asked[-1]
+    assert runs == [RUN] and (options.ray, options.gpus_per_run, options.track) == ("auto", 0.25, True)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -1061,6 +1078,22 @@ def test_rounds_alternate_and_their_ratios_have_a_median(main_of_speed):
     assert main_of_speed("td3", "--steps", "3000", "--rounds", "1")[2][0] == ("td3", "PlainRL", 1, 3_000, False)
 
 
+def test_versions_of_a_speed_are_those_of_the_packages_that_took_part(main_of_speed, monkeypatch):
+    """SBX's where it takes part, which is asked for the device."""
+    import speed
+
+    asked = []
+    monkeypatch.setattr(speed, "has_sbx", lambda cuda: asked.append(cuda) or f"SBX: {cuda}")
+    monkeypatch.setattr(speed, "contestants", lambda *what: asked.append(what) or ["PlainRL", "SBX"])
+    monkeypatch.setattr(speed, "measure", lambda *what: 5.0)
+    for words, cuda in (([], False), (["--cuda"], True)):
+        _, lines, _, saved = main_of_speed("td3", "--rounds", "1", "--threads", "1", "--save", *words, cuda=True)
+        versions = "torch 1, gymnasium 1, stable-baselines3 1, sbx-rl 1, jax 1"
+        assert lines[1].endswith(f"; {versions}") and saved[0][1]["versions"] == versions
+        assert asked == [cuda, ("td3", cuda, f"SBX: {cuda}")]
+        asked.clear()
+
+
 @pytest.mark.parametrize(
     "words", [["nothing"], ["td3", "--cuda"], ["td3", "--steps", "1500"], ["ppo_discrete", "--steps", "3000"]]
 )
@@ -1231,7 +1264,8 @@ def test_figure_has_a_panel_for_each_environment_and_a_colour_for_each_script(mo
     for row in rows[1:]:
         row.seeds = row.seeds[:1]
     theirs = {"script": "ddpg", "environment": "Hopper-v5", "steps": 50, "mean": 900.0, "sd": 100.0}
-    report.draw_curves(rows, [theirs, theirs | {"script": "td3", "environment": "Walker2d-v5"}], tmp_path / "one.png")
+    one = {"script": "td3", "environment": "Walker2d-v5", "steps": 50, "mean": 900.0}  # of one run
+    report.draw_curves(rows, [theirs, one], tmp_path / "one.png")
     [figure] = closed
     hopper, walker = figure.axes
     assert (hopper.get_title(), walker.get_title()) == ("Hopper-v5", "Walker2d-v5")
@@ -1274,6 +1308,9 @@ def test_report_fills_the_readmes_draws_the_figures_and_runs_the_notes_that_have
         for name, script in (("discrete", "dqn"), ("continuous", "td3"))
     ]
     assert [path.name for path in (benchmark / "notes").glob("*.png")] == ["kl.png"]
+    (benchmark / "notes" / "kl.py").write_text("raise SystemExit('its data are of another time')")
+    with pytest.raises(subprocess.CalledProcessError):
+        report.main()
 
     def no_result():
         raise ValueError("1.csv is not a result")
@@ -1440,6 +1477,19 @@ def test_seeds_that_do_not_overlap_are_one_point():
 
 
 @pytest.mark.benchmark
+def test_curves_are_named_by_what_differs_among_those_of_their_script():
+    """Another script's gamma is no difference; one of an older version lacks an argument."""
+    import plot
+
+    curves = []
+    for script, args in (("td3", {"gamma": 0.9}), ("td3", {"gamma": 0.9, "tau": 0.1}), ("ddpg", {"gamma": 0.5})):
+        curve = object.__new__(plot.Curve)
+        curve.script, curve.args = script, {"seed": len(curves), **args}
+        curves.append(curve)
+    assert [curve.label(curves) for curve in curves] == ["td3", "td3, tau 0.1", "ddpg"]
+
+
+@pytest.mark.benchmark
 def test_runs_with_the_same_mathematics_make_one_curve():
     """Whatever only shows, times or places them; and in whatever order their arguments were written."""
     import numpy as np
@@ -1497,19 +1547,20 @@ def test_what_a_resumed_run_evaluates_again_counts_once(tmp_path, names):
 
 @pytest.mark.benchmark
 def test_what_a_kill_has_left_past_the_checkpoint_is_not_drawn(tmp_path):
-    """Evaluated at 100, 200 and 300, then from the checkpoint at 150 again, and at 200 so far."""
+    """Evaluated at 100, 150, 151, 200 and 300, then from the checkpoint at 150 again, and at 200 so far."""
     import plot
     from torch.utils.tensorboard import SummaryWriter
 
     folder = tmp_path / "Task-v0__td3__4__1"
     folder.mkdir()
     (folder / "args.json").write_text(json.dumps({"env_id": "Task-v0", "seed": 4}))
-    event_file(folder / "events.before", 1e9, {100: 1.0, 200: 2.0, 300: 9.0})
+    event_file(folder / "events.before", 1e9, {100: 1.0, 150: 5.0, 151: 9.0, 200: 2.0, 300: 9.0})
     with SummaryWriter(folder, purge_step=151) as writer:
         writer.add_scalar("eval/episodic_return", 3.0, 200)
+        writer.add_scalar("eval/episodic_return_std", 7.0, 200)
     run = plot.Run(folder)
-    assert (run.steps.tolist(), run.returns.tolist()) == ([100, 200], [1, 3])
-    assert run.hours[0] < run.hours[1]
+    assert (run.steps.tolist(), run.returns.tolist()) == ([100, 150, 200], [1, 5, 3])
+    assert run.hours[0] < run.hours[1] < run.hours[2]
 
 
 @pytest.mark.benchmark
