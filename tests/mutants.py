@@ -664,6 +664,10 @@ MUTANTS = {
             'three tries on a cluster': ('"--retries", type=int, default=10', '"--retries", type=int, default=3'),
             'a byte of another encoding ends the grid': ('log = (folder / "log.txt").read_text("utf-8", errors="replace")', 'log = (folder / "log.txt").read_text("utf-8")'),
             'a byte of another encoding is no reason': ('lines = (folder / "log.txt").read_text("utf-8", errors="replace")', 'lines = (folder / "log.txt").read_text("utf-8")'),
+            'Ray keeps its handler of SIGTERM': ('        signals.listen()  # again', '        # again'),
+            'a cluster that is not there is a traceback': ('except (ConnectionError, ValueError) as error:\n            sys.exit', 'except ConnectionError as error:\n            sys.exit'),
+            'a cluster that is asked for is not used': ('(run_on_ray if options.ray else run_here)(left', 'run_here(left'),
+            'the time of a run elsewhere is that of its machine': ('progress_line(run, folder, time.monotonic() - begun))', 'progress_line(run, folder, time.monotonic()))'),
         },
     },
     "benchmark/report": {
@@ -690,6 +694,8 @@ MUTANTS = {
             'a broken result is a traceback': ('except ValueError as error:\n        sys.exit', 'except KeyError as error:\n        sys.exit'),
             'a row without results is in the tables': (' if (row := Row(runs, BENCHMARK / "results")).seeds]', ' if (row := Row(runs, BENCHMARK / "results"))]'),
             'a mark of no table is emptied': ('{made[match[2]]}', '{made.get(match[2])}'),
+            'a file of notes that fails is passed over': ('[sys.executable, path], check=True', '[sys.executable, path], check=False'),
+            'what was published without a deviation cannot be drawn': ('one.get("sd"), **style', 'one["sd"], **style'),
         },
     },
     "benchmark/plot": {
@@ -714,6 +720,10 @@ MUTANTS = {
             'the table has the first values': ('spread(curve.values[:, -1])', 'spread(curve.values[:, 0])'),
             'the axis of hours is of steps': ('label_axes(panel, env_id, args.hours)', 'label_axes(panel, env_id)'),
             'the picture has another name': ('default=Path("plot.png")', 'default=Path("plots.png")'),
+            'what is made again stays at the first step': ('if step < event.step}', 'if step <= event.step}'),
+            'deviations are returns': ('if value.tag == "eval/episodic_return":', 'if value.tag.startswith("eval/episodic_return"):'),
+            'an argument that came later is an error': ('repr(curve.args.get(name)) for', 'repr(curve.args[name]) for'),
+            'arguments of other scripts are in the names': ('of_script = [curve for curve in others if curve.script == self.script]', 'of_script = others'),
         },
         "benchmark": {
             'of a seed that was run twice the shorter counts': ('for run in sorted(runs, key=lambda run: run.steps[-1]):', 'for run in sorted(runs, key=lambda run: -run.steps[-1]):'),
@@ -724,6 +734,7 @@ MUTANTS = {
     "benchmark/speed": {
         "benchmark": {
             'compiled is not': ('["--compile" if "compiled" in contestant else "--no-compile"]', '["--no-compile"]'),
+            'what was measured first stays': ('{**kept, str(threads): rounds}', '{str(threads): rounds, **kept}'),
         },
         "grid": {
             'the clock has the warm-up in it': ('if event.step >= warm_up]', 'if event.step >= 0]'),
@@ -754,6 +765,8 @@ MUTANTS = {
             'two rounds for one': ('for _ in range(options.rounds):', 'for _ in range(options.rounds + 1):'),
             'a case that is none is measured': ('if unknown := set(options.cases) - CASES.keys():', 'if unknown := set():'),
             'three rounds if nothing is asked': ('"--rounds", type=int, default=5', '"--rounds", type=int, default=3'),
+            'versions of SBX are not said': ('*["sbx-rl", "jax"] * ("SBX" in peers)', '*["sbx-rl", "jax"] * ("SBX" in CASES)'),
+            'SBX on a GPU is that of the CPU': ('sbx = has_sbx(options.cuda)', 'sbx = has_sbx(False)'),
         },
     },
     "benchmark/notes/common": {
@@ -779,6 +792,112 @@ MUTANTS = {
     "benchmark/notes/toy": {
         "benchmark": {
             'four evaluations to the left, not in a row': ('self.num_left + 1 if action_at_start(self) < 0 else 0', 'self.num_left + (action_at_start(self) < 0)'),
+            'there is noise besides': ('return super().act(obs, explore=False)', 'return super().act(obs, explore)'),
+            'uniform actions in evaluations': ('if explore and torch.rand(()) < 0.1:', 'if torch.rand(()) < 0.1:'),
+            'uniform actions to the right': ('(2 * torch.rand(1) - 1).numpy()', 'torch.rand(1).numpy()'),
+            'rewards that are not there are counted': ('run.buffer.rows[: run.buffer.num_added, 2] > 0', 'run.buffer.rows[:, 2] > 0'),
+            'a run that has ended goes right': ('mode="edge") >= 0', 'constant_values=1) >= 0'),
+            'SAC explores uniformly too': ('changes = {} if script == "sac_continuous" else', 'changes = {} if script == "sac" else'),
+        },
+    },
+    "benchmark/notes/entropy": {
+        "benchmark": {
+            'the bonus is taken away twice': ('return lambda policy_loss, value_loss, entropy, *rest: total_loss(policy_loss, value_loss, -entropy, *rest)', 'return lambda policy_loss, value_loss, entropy, *rest: total_loss(policy_loss, -value_loss, -entropy, *rest)'),
+            'the coefficient falls to 0': ('COEFFICIENT / 100', 'COEFFICIENT / 1e9'),
+            "the learned coefficient goes to the other script's target": ('**arguments(kind, target_entropy)}', '**arguments(kind, 1.9 - target_entropy)}'),
+        },
+    },
+    "benchmark/notes/temperature": {
+        "benchmark": {
+            "the note's loss has its target with the other sign": ('(-log_prob + target_entropy).detach()', '(-log_prob - target_entropy).detach()'),
+        },
+    },
+    "benchmark/notes/td3_parts": {
+        "benchmark": {
+            'without twins the larger critic is the target': ('td_target(reward, terminated, q1, q1, gamma)', 'td_target(reward, terminated, q1.maximum(q2), q1.maximum(q2), gamma)'),
+        },
+    },
+    "benchmark/notes/time_limits": {
+        "benchmark": {
+            'episodes have no end': ('gae(reward, value, next_value, done, done, *rest)', 'gae(reward, value, next_value, done, terminated, *rest)'),
+        },
+    },
+    "benchmark/notes/stages": {
+        "benchmark": {
+            'the target jumps in each step': ('                        self.has_jumped = True\n', ''),
+            'the target jumps at the start': ('if step > total_timesteps / 2 and not', 'if step > 0 and not'),
+            'the line is longer than training': ('steps - task.get("learning_starts", 0)}', 'steps}'),
+            'the target is not written down': ('"losses/target_entropy", "eval/episodic_return"]', '"eval/episodic_return"]'),
+        },
+    },
+    "benchmark/notes/reward_scale": {
+        "benchmark": {
+            'rewards stay large in the next run': ('Scaled.scale = scale if step > total_timesteps / 2 else 1.0', 'Scaled.scale = scale if step > total_timesteps / 2 else Scaled.scale'),
+            'rewards are large in the middle already': ('Scaled.scale = scale if step > total_timesteps / 2 else 1.0', 'Scaled.scale = scale if step >= total_timesteps / 2 else 1.0'),
+            'returns of before the middle are divided too': ('if name.startswith("eval") and step > steps / 2 else value', 'if name.startswith("eval") else value'),
+            'α falls to 0': ('max(1 - step / total_timesteps, 1e-3)', 'max(1 - step / total_timesteps, 1e-9)'),
+            'α of all kinds falls': ('falling=(script, kind) == ("sac_continuous", "line"))', 'falling=kind == "line")'),
+        },
+    },
+    "benchmark/notes/heads": {
+        "benchmark": {
+            'the opponent forgets nothing': ('            counts *= 0.9\n', ''),
+            'the opponent forgets with the episode': ('        self.time = 0\n', '        self.time = 0\n        self.counts = [np.zeros(n) for n in SIZES[1:]]\n'),
+            'a time limit is an end': ('reward, False, self.time == 25, {}', 'reward, self.time == 25, False, {}'),
+            "shares are of the first head's entropy": ('value / np.log(SIZES[k])', 'value / np.log(SIZES[0])'),
+            'bins begin at 0': ('2_048 * (step // 2_048 + 1)', '2_048 * (step // 2_048)'),
+            'returns and entropies are as they were logged': ('seed, thin(rows))', 'seed, rows)'),
+        },
+    },
+    "benchmark/notes/premature": {
+        "benchmark": {
+            'the small reward may be had later': ('if self.position == 0 and action == 0:', 'if action == 0:'),
+            'a lock that is opened has no end': ('float(opened), opened, False, {}', 'float(opened), False, opened, {}'),
+        },
+    },
+    "benchmark/notes/kl": {
+        "benchmark": {
+            'the deviation is not in the density': (' - math.log(std) - 0.5', ' - 0.5'),
+            'both Gaussians are nearest in one direction': ('key=lambda fit: divergence(log_normal(GRID, *fit), p))', 'key=lambda fit: divergence(p, log_normal(GRID, *fit)))'),
+            'estimates are of other samples': ('x = rng.normal(0, 2, 5000)', 'x = rng.normal(0, 3, 5000)'),
+        },
+    },
+    "benchmark/notes/overestimation": {
+        "benchmark": {
+            'returns end at the limit': ('max_episode_steps=limit + HORIZON', 'max_episode_steps=limit'),
+            'states past the limit count': ('range(0, min(len(rewards), limit), 10)', 'range(0, len(rewards), 10)'),
+            "the environment's arguments are lost": (', kwargs=spec.kwargs)', ')'),
+            'the value is that of the second critic': ('agent.critics[0] if script == "td3"', 'agent.critics[1] if script == "td3"'),
+            'the value is the largest': ('agent.q_network(states).gather(-1, actions.long().unsqueeze(-1))', 'agent.q_network(states).max(-1).values'),
+            'returns are not discounted': ('to_go[t] = rewards[t] + gamma * to_go[t + 1]', 'to_go[t] = rewards[t] + to_go[t + 1]'),
+            'an evaluation is one interval late': ('step = (len(rows) // 2 + 1)', 'step = (len(rows) // 2 + 2)'),
+            'every case has every seed': ('        if seed not in seeds:\n            continue\n', ''),
+            'the first half is printed': ('half = q.shape[1] // 2', 'half = 0'),
+        },
+    },
+    "benchmark/notes/robustness": {
+        "benchmark": {
+            'masses grow with each episode': ('            obs, done = env.reset(seed=episode)[0], False\n', '            obs, done = env.reset(seed=episode)[0], False\n            scale_mass(env, level) if disturbance == "mass" else None\n'),
+            'all episodes have one seed': ('env.reset(seed=episode)[0]', 'env.reset(seed=0)[0]'),
+            'actions go beyond their bounds': ('np.clip(action + level * random.normal(size=action.shape), -1, 1)', '(action + level * random.normal(size=action.shape))'),
+            'a push in half of the steps': ('random.random() < 0.05', 'random.random() < 0.5'),
+            'one noise for all that is seen': ('random.normal(size=obs.shape) if', 'random.normal() if'),
+            'the agent is not sampled': ('run.agent.act(seen, sampled)', 'run.agent.act(seen, False)'),
+            "the cart's mass changes too": ('env.unwrapped.model.body_mass[pole] *= level', 'env.unwrapped.model.body_mass[:] *= level'),
+            "the pole's inertia stays": ('        env.unwrapped.model.body_inertia[pole] *= level\n', ''),
+            'a cut-off episode goes on': ('done = terminated or truncated', 'done = terminated'),
+            'sampled is deterministic': ('played(disturbance, level, mode == "sampled")', 'played(disturbance, level, mode != "sampled")'),
+            'agents are played in the middle too': ('"eval_interval": arguments["total_timesteps"]}', '"eval_interval": arguments["total_timesteps"] // 2}'),
+            'intervals are of 90 %': ('[0.025, 0.975]', '[0.05, 0.95]'),
+        },
+    },
+    "benchmark/notes/saturation": {
+        "benchmark": {
+            'the share takes random numbers from training': ('with torch.random.fork_rng(devices=[]), torch.no_grad():', 'with torch.no_grad():'),
+            'one bound only': ('.abs() > 0.99)', ' > 0.99)'),
+            'all layers begin small': ('self.net[-1].parameters()', 'self.net.parameters()'),
+            'runners have ten seeds': ('if part in kind and seed in SEEDS[task]:', 'if part in kind:'),
+            'the critic keeps its step size': ('{"actor_lr": 3e-4, "critic_lr": 3e-4}', '{"actor_lr": 3e-4}'),
         },
     },
     "benchmark/wall_time": {
@@ -804,6 +923,17 @@ MUTANTS = {
             'the interval of a peer is its steps': ('str(seed), str(total), str(interval)]', 'str(seed), str(total), str(total)]'),
             'minutes are seconds': ('60 * CASES[script][-1]', 'CASES[script][-1]'),
             "a peer's threads are all": ('("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")', '("OMP_NUM_THREADS",), "1")'),
+            'the peer is played with noise': ('deterministic=True', 'deterministic=False'),
+            'the peer plays one episode': ('for episode in range(10)]', 'for episode in range(1)]'),
+            "all of the peer's episodes have one seed": ('self.play(10_000 + episode)', 'self.play(10_000)'),
+            'the peer is evaluated after each step from the first interval on': ('            self.due += int(interval)\n', ''),
+            'evaluations of a peer drift with its rollouts': ('self.due += int(interval)', 'self.due = self.num_timesteps + int(interval)'),
+            "a peer's seed is forgotten": ('gym.make(env_id), seed=int(seed))', 'gym.make(env_id))'),
+            'every run has the first seed': ('rows = measure(command(script, library, seed, folder)', 'rows = measure(command(script, library, SEEDS[0], folder)'),
+            'a run without an evaluation is a result': ('if not rows or (process', 'if (process'),
+            'returns below 0 have no digits': ('math.log10(abs(lowest))', 'math.log10(lowest)'),
+            'the common return is rounded up': ('math.floor(lowest / unit) * unit', 'math.ceil(lowest / unit) * unit'),
+            'the last return is the best': ('np.median([curve[:, 1].max() for curve in seeds])', 'np.median([curve[-1, 1] for curve in seeds])'),
         },
     },
     "benchmark/peer": {

@@ -359,6 +359,8 @@ def test_speeds_of_another_number_of_threads_stay_if_all_else_is_equal(tmp_path,
     speed.save("td3", {"code": "a"}, 1, [{"SB3": 1.0}])
     speed.save("td3", {"code": "a"}, 2, [{"SB3": 2.0}])
     assert json.loads(path.read_text()) == {"code": "a", "rounds": {"1": [{"SB3": 1.0}], "2": [{"SB3": 2.0}]}}
+    speed.save("td3", {"code": "a"}, 1, [{"SB3": 4.0}])
+    assert json.loads(path.read_text())["rounds"] == {"1": [{"SB3": 4.0}], "2": [{"SB3": 2.0}]}, "measured again"
     speed.save("td3", {"code": "b"}, 1, [{"SB3": 3.0}])
     assert json.loads(path.read_text()) == {"code": "b", "rounds": {"1": [{"SB3": 3.0}]}}
 
@@ -447,7 +449,7 @@ EXPERIMENTS = {  # how many kinds of training each has
 @pytest.mark.benchmark
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_experiments_about_the_notes_train(monkeypatch, name):
-    """With few steps: every kind of each has its values, which another kind does not have."""
+    """With few steps: every kind of each has its values, which another kind does not have, named as in its data."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
     experiment, written = importlib.import_module(name), {}
     train = experiment.train
@@ -474,6 +476,9 @@ def test_the_experiments_about_the_notes_train(monkeypatch, name):
     kinds_of_names = 4 if name == "robustness" else 1  # two tasks; TD3's policy is not sampled
     assert all(names.values()) and len(set(map(frozenset, names.values()))) == kinds_of_names, names
     assert len({tuple(rows) for rows in written.values()}) == len(written), "two kinds have the same values"
+    for kind, of_kind in names.items():
+        lines = importlib.import_module("common").path_of(name, kind, 1).read_text("utf-8").splitlines()[1:]
+        assert of_kind == {line.split(",")[1] for line in lines}, kind
 
 
 @pytest.mark.benchmark
@@ -634,6 +639,580 @@ def test_a_run_of_that_task_ends_after_four_evaluations_to_the_left_in_a_row(mon
     actions = iter([-0.5, -0.5, -0.5, 0.5] + [-0.5] * 16)
     monkeypatch.setattr(toy, "action_at_start", lambda run: next(actions))
     assert list(toy.until_solved(Run)().steps()) == list(range(1, 2_001))
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    """Gives a file of benchmark/notes by its name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
+    return importlib.import_module
+
+
+@pytest.mark.benchmark
+def test_what_an_experiment_puts_in_the_place_of_an_equation(experiment):
+    """One critic, twice: 1 + 0.5 * 5. Entropy 3 and target -1 of log α = 2: -4. A bonus that is added. `done` twice."""
+    import torch
+
+    td_target = experiment("td3_parts").one_critic(importlib.import_module("td3").td_target)
+    one, five, three = torch.ones(1), torch.tensor([5.0]), torch.tensor([3.0])
+    assert [td_target(one, 0 * one, *q, 0.5).item() for q in ((five, three), (three, five))] == [3.5, 2.5]
+    log_alpha = torch.tensor(2.0, requires_grad=True)
+    loss = experiment("temperature").note_001(None)(log_alpha, torch.tensor([-2.0, -4.0]), -1.0)
+    loss.backward()
+    assert (loss.item(), log_alpha.grad.item()) == (-4, -2)
+    assert experiment("entropy").add(lambda *parts: parts)(1, 2, 3, 4, 5) == (1, 2, -3, 4, 5)
+    gae = experiment("time_limits").limits_are_ends(lambda *parts: parts)
+    assert gae("r", "v", "v'", "terminated", "done", 0.9, 0.8) == ("r", "v", "v'", "done", "done", 0.9, 0.8)
+
+
+@pytest.mark.benchmark
+def test_target_entropy_of_an_experiment_jumps_once_after_the_middle_of_each_run(experiment, monkeypatch):
+    """Of 16 steps, four at a time: in the 12th. Along a line it arrives at the end, counted from the first update."""
+    stages, jumps = experiment("stages"), []
+
+    class Run:
+        def __init__(self):
+            self.agent = types.SimpleNamespace(set_target_entropy=lambda value: jumps.append((self.step, value)))
+
+        def steps(self):
+            for self.step in (4, 8, 12, 16):
+                yield self.step
+
+    for _ in range(2):
+        assert list(stages.with_jump(16)(Run)().steps()) == [4, 8, 12, 16]
+    assert jumps == [(12, -1.0)] * 2
+    asked = {}
+    monkeypatch.setattr(stages, "train", lambda *what: what)
+    monkeypatch.setattr(stages, "with_jump", lambda steps: f"after half of {steps}")
+    monkeypatch.setattr(stages, "write", lambda _, kind, seed, what: asked.update({(kind, seed): what}))
+    stages.run(2)
+    for script, steps, duration in (("sac_continuous", 15_000, 14_000), ("ppo_continuous", 100_000, 100_000)):
+        jump, line = asked.pop((f"{script}-jump", 2)), asked.pop((f"{script}-line", 2))
+        assert jump[4] == {"Run": f"after half of {steps}"} and line[4:] == () and jump[1]["target_entropy"] == 0.5
+        assert line[1] == jump[1] | {"target_entropy_end": -1.0, "target_entropy_duration": duration}
+    assert asked == {}
+
+
+@pytest.mark.benchmark
+def test_rewards_of_an_experiment_grow_after_the_middle_and_returns_stay_in_their_unit(experiment, monkeypatch):
+    """Of 8 steps the last four are scaled by 10, and the next run begins at 1; α goes along a line to a thousandth."""
+    import torch
+
+    scaled = experiment("reward_scale")
+    monkeypatch.setattr(scaled.Scaled, "scale", 1.0)
+
+    class Run:
+        args = types.SimpleNamespace(alpha=0.5)
+
+        def __init__(self):
+            self.agent = types.SimpleNamespace(log_alpha=torch.zeros(()))
+
+        def steps(self):
+            yield from range(1, 9)
+
+    for falling, alphas in ((False, [1.0] * 8), (True, [0.4375, 0.375, 0.3125, 0.25, 0.1875, 0.125, 0.0625, 0.0005])):
+        run = scaled.with_scale(8, 10, falling)(Run)()
+        seen = [(scaled.Scaled.scale, run.agent.log_alpha.exp().item()) for _ in run.steps()]
+        assert [scale for scale, _ in seen] == [1, 1, 1, 1, 10, 10, 10, 10]
+        assert [alpha for _, alpha in seen] == pytest.approx(alphas)
+    envs = [scaled.gym.make(env_id) for env_id in ("ScaledPendulum-v0", "Pendulum-v1")]
+    ours, true = [env.reset(seed=1) and env.step([0.5])[1] for env in envs]
+    assert ours == pytest.approx(10 * true)
+    rows = [
+        (4_000, "eval/episodic_return", -5.0),
+        (4_500, "eval/episodic_return", -50.0),
+        (4_500, "losses/entropy", 2.0),
+    ]
+    written, asked = {}, []
+    monkeypatch.setattr(scaled, "train", lambda script, task, *rest: rows)
+    monkeypatch.setattr(scaled, "with_scale", lambda *_, falling: asked.append(falling))
+    monkeypatch.setattr(scaled, "write", lambda _, kind, seed, what: written.update({kind: what}))
+    scaled.run(1)
+    assert written["sac_continuous-fixed-1"] == rows
+    assert written["sac_continuous-fixed-10"] == [rows[0], (4_500, "eval/episodic_return", -5.0), rows[2]]
+    assert [kind for kind, falling in zip(written, asked, strict=True) if falling] == [
+        "sac_continuous-line-1",
+        "sac_continuous-line-10",
+    ]
+
+
+@pytest.mark.benchmark
+def test_the_opponent_of_the_three_heads_guesses_what_was_done_lately(experiment):
+    """It remembers over episodes, and the later of two choices weighs more; the side is the one that was shown."""
+    env = experiment("heads").Duel()
+    obs, _ = env.reset(seed=0)
+    rewards, sides = [], []
+    for fire, choose, miss in ((0, 0, 0), (1, 3, 0), (1, 3, 1), (0, 3, 0), (1, 2, 0)):
+        sides.append(int(obs.argmax()))
+        obs, reward, terminated, truncated, _ = env.step([(sides[-1] + miss) % 3, fire, choose])
+        rewards.append(reward)
+        assert not terminated and not truncated and obs.sum() == 1
+    assert rewards == [-1, 1, -2, 0, 1]  # a guess of 0 and 0, then 0 and 0, 1 and 3, 1 and 3, 0 and 3: 1.9 for 1.539
+    for _ in range(19):
+        assert env.step([0, 0, 2])[2:4] == (False, False)
+    assert env.step([0, 0, 2])[2:4] == (False, True), "cut after 25 steps"
+    obs, _ = env.reset()
+    assert env.step([int(obs.argmax()), 0, 2])[1] == -1, "it remembers"
+    seen = [int(env.step([0, 0, 0])[0].argmax()) for _ in range(24)]
+    assert set(seen) == {0, 1, 2}
+
+
+@pytest.mark.benchmark
+def test_returns_of_the_heads_are_means_of_bins_and_entropies_shares_of_the_largest(experiment):
+    """Of 2,048 steps each; the largest entropies are log 3, log 2 and log 4."""
+    rows = [(25, "charts/episodic_return", 1.0), (2_025, "charts/episodic_return", 4.0)]
+    rows += [(2_048, "losses/entropy_0", 1.0986), (2_048, "losses/entropy_1", 0.34657)]
+    rows += [(2_075, "charts/episodic_return", 6.0), (4_096, "losses/entropy_2", 1.3863)]
+    thinned = experiment("heads").thin(rows)
+    assert [row for row in thinned if row[1] == "return"] == [(2_048, "return", 2.5), (4_096, "return", 6.0)]
+    shares = [(2_048, "share_0"), (2_048, "share_1"), (4_096, "share_2")]
+    assert [row[:2] for row in thinned if row[1] != "return"] == shares
+    assert [row[2] for row in thinned if row[1] != "return"] == pytest.approx([1, 0.5, 1], abs=1e-4)
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize(
+    "actions, reward, positions",
+    [
+        ([0], 0.2, [0]),
+        ([2], 0.0, [0]),
+        ([1, 0], 0.0, [1, 1]),
+        ([1, 1], 0.0, [1, 1]),
+        ([1, 2, 1, 1], 0.0, [1, 2, 3, 3]),
+        ([1, 2, 1, 2], 1.0, [1, 2, 3, 3]),
+    ],
+)
+def test_the_lock_pays_a_little_at_once_or_much_at_its_end(experiment, actions, reward, positions):
+    """An episode ends with its reward, or with the first wrong action; before that nothing is paid."""
+    env = experiment("premature").gym.make("Lock-v0")
+    env.reset(seed=0)
+    steps = [env.step(action) for action in actions]
+    assert [step[1] for step in steps] == [0] * (len(steps) - 1) + [reward]
+    assert [step[2:4] for step in steps] == [(False, False)] * (len(steps) - 1) + [(True, False)]
+    assert [int(step[0].argmax()) for step in steps] == positions
+
+
+@pytest.mark.benchmark
+def test_ddpg_and_td3_explore_that_task_by_the_policy_and_uniform_actions(experiment):
+    """A tenth of the steps, anywhere between the bounds; there is no other noise, and none where it is played."""
+    import torch
+
+    class Agent:
+        def act(self, obs, explore):
+            assert explore is False, "the policy without its noise"
+            return 7.0
+
+    torch.manual_seed(0)
+    agent = experiment("toy").with_uniform_actions(Agent)()
+    assert [agent.act(None, explore=False) for _ in range(100)] == [7.0] * 100
+    actions = [agent.act(None, explore=True) for _ in range(2_000)]
+    uniform = [action.item() for action in actions if not isinstance(action, float)]
+    assert 150 < len(uniform) < 250 and -1 <= min(uniform) < -0.9 and 0.9 < max(uniform) <= 1
+
+
+@pytest.mark.benchmark
+def test_what_is_measured_of_that_task(experiment, monkeypatch):
+    """At 0: the action 0.5; Q = -2 a² of it falls by 2; tanh lets 0.75 through. Two of three rewards are 1."""
+    import numpy as np
+    import torch
+
+    toy = experiment("toy")
+    buffer = importlib.import_module("ddpg").ReplayBuffer(1, 1, 10, torch.device("cpu"))
+    for action, reward in ((0.3, 0.0), (-0.1, 1.0), (-0.2, 1.0)):
+        buffer.add(np.ones(1), np.array([action]), reward, np.ones(1), reward > 0)
+    buffer.rows[3:] = 1.0  # what torch.empty has left there
+
+    def act(obs, explore):
+        assert obs.tolist() == [0] and explore is False
+        return np.array([0.5], np.float32)
+
+    def critic(obs, action):
+        return (obs - 2 * action**2).squeeze(-1)
+
+    for critics in ({"critic": critic}, {"critics": [critic, None]}):
+        run = types.SimpleNamespace(agent=types.SimpleNamespace(act=act, **critics), buffer=buffer)
+        measured = {name: measure(run) for name, measure in toy.MEASURES.items()}
+        assert measured == {"action": 0.5, "slope": 0.75, "dq_da": -2, "num_rewards": 2}
+    runs = {1: [0.5, 0.0, -1.0, -1.0], 2: [0.5, -1.0], 3: [-1.0, 0.5, 1.0, 1.0]}
+    monkeypatch.setattr(toy, "read", lambda kind: {seed: {"action": np.array(a)} for seed, a in runs.items()})
+    assert (3 * toy.share_not_left("ddpg")).round(6).tolist() == [2, 2, 1, 1], "a run that ended stays to the left"
+
+
+@pytest.mark.benchmark
+def test_runs_of_that_task_are_of_their_kind(experiment, monkeypatch, tmp_path):
+    """Only those of DDPG and TD3 explore uniformly and end early; every seed from 1 on is in one file."""
+    toy, asked = experiment("toy"), []
+    monkeypatch.setattr(toy, "NOTES", tmp_path)
+    monkeypatch.setattr(toy, "train", lambda *what: asked.append(what) or [(250, "action", 0.125)])
+    for kind, script, seeds, steps in (("td3", "td3", 100, 5_000), ("sac-0.01", "sac_continuous", 30, 2_000)):
+        toy.run(kind)
+        assert [what[2] for what in asked] == list(range(1, seeds + 1)) and {what[0] for what in asked} == {script}
+        assert asked[0][1]["total_timesteps"] == steps and asked[0][1]["learning_starts"] == 1
+        changes = {"Run": toy.until_solved, "Agent": toy.with_uniform_actions} if kind == "td3" else {}
+        assert all(what[4:] == (changes, toy.MEASURES) for what in asked)
+        assert {seed: run["action"].tolist() for seed, run in toy.read(kind).items()} == {
+            seed: [0.125] for seed in range(1, seeds + 1)
+        }
+        asked.clear()
+
+
+@pytest.mark.benchmark
+def test_share_of_saturated_actions_leaves_training_its_random_numbers(experiment):
+    """Of components beyond 0.99: half. The last layer alone begins small, and differently in each entry."""
+    import torch
+
+    saturation = experiment("saturation")
+    obs = torch.tensor([[0.995, -1.0], [0.98, -0.5]]).repeat(500, 1)
+
+    def sample(number):
+        assert number == 1_000
+        return types.SimpleNamespace(obs=obs + 0 * torch.rand(1))
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    run = types.SimpleNamespace(agent=lambda obs: obs, buffer=types.SimpleNamespace(sample=sample))
+    assert saturation.share_of_saturated(run) == 0.5
+    assert torch.equal(torch.get_rng_state(), before)
+    layers = list(saturation.small_last_layer(importlib.import_module("td3").Actor)(3, 2).net.children())
+    assert 2e-3 < layers[-1].weight.abs().max() <= 3e-3 and layers[-1].bias.abs().max() <= 3e-3
+    assert layers[-1].weight.std() > 1e-3 and layers[0].weight.abs().max() > 0.1
+
+
+@pytest.mark.benchmark
+def test_runs_about_saturation_are_those_that_are_asked_for(experiment, monkeypatch):
+    """The runners have three seeds, the pendulum ten and fewer steps; each change is of its kind."""
+    saturation, asked = experiment("saturation"), {}
+    monkeypatch.setattr(saturation, "train", lambda *what: what)
+    monkeypatch.setattr(saturation, "write", lambda _, kind, seed, what: asked.update({kind: what}))
+    saturation.run(3)
+    assert asked.keys() == saturation.KINDS.keys() and len(asked) == 2 * 4 * 3
+    for kind, (script, arguments, _, _, changes, _) in asked.items():
+        assert kind.startswith(f"{script}-{arguments['env_id']}")
+        assert arguments["total_timesteps"] == (50_000 if "Pendulum" in kind else 100_000)
+        assert changes == ({"Actor": saturation.small_last_layer} if kind.endswith("small") else {})
+        rates = [arguments.get(name) for name in ("actor_lr", "critic_lr")]
+        assert rates == ([3e-4] * 2 if kind.endswith("slow") else [None] * 2)
+    asked.clear()
+    saturation.run(10)
+    assert len(asked) == 6 and all("Pendulum" in kind for kind in asked)
+    asked.clear()
+    saturation.run(1, "td3-Hopper")
+    assert [*asked] == [f"td3-Hopper-v5{change}" for change in ("", "-small", "-slow")]
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("script, end", [("td3", None), ("ddpg", 15), ("ddqn", None)])
+def test_value_and_the_return_that_followed_by_hand(experiment, monkeypatch, script, end):
+    """A reward of 1 in each step, γ = 0.5, seen: the step's number, which is also its value, or half of it.
+
+    States 0 and 10 of the 20 before the limit, whose returns go on beyond it: 2 and 2, or with an end 2 and 1.9375.
+    """
+    import gymnasium as gym
+    import numpy as np
+    import torch
+
+    over, seeds = experiment("overestimation"), []
+    importlib.import_module(script)
+    monkeypatch.setattr(over, "HORIZON", 30)
+
+    class Ones(gym.Env):
+        observation_space = gym.spaces.Box(0, 100, (1,), np.float32)
+        action_space = gym.spaces.Discrete(2) if script == "ddqn" else gym.spaces.Box(-1, 1, (1,), np.float32)
+
+        def __init__(self, render_mode=None, first=9):
+            assert first == 0, "arguments of the environment are kept"
+
+        def reset(self, *, seed=None, options=None):
+            seeds.append(seed)
+            self.time = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            self.time += 1
+            return np.full(1, self.time, np.float32), 1.0, self.time == end, False, {}
+
+    env_id = f"Ones{script}{end}-v0"
+    gym.register(env_id, Ones, max_episode_steps=20, disable_env_checker=True, kwargs={"first": 0})
+
+    def act(obs, explore):
+        assert explore is False
+        return np.int64(1) if script == "ddqn" else np.array([0.5], np.float32)
+
+    def value(states, actions):
+        assert (actions == 0.5).all()
+        return states.squeeze(-1)
+
+    def other(states, actions):
+        return states.squeeze(-1) + 100
+
+    agent = types.SimpleNamespace(act=act, device=torch.device("cpu"))
+    agent.critic, agent.critics = value, [value, other]
+    agent.q_network = lambda states: torch.cat([states + 100, states], dim=-1)
+    q, followed = over.q_and_return(script, agent, env_id, 0.5)
+    assert q == 5 and followed == pytest.approx(1.96875 if end else 2, abs=1e-4) and seeds == [10_000, 10_001, 10_002]
+    gym.registry.pop(env_id), gym.registry.pop(f"Long{env_id}")
+
+
+@pytest.mark.benchmark
+def test_overestimation_is_measured_at_each_evaluation_of_the_seeds_of_a_case(experiment, monkeypatch):
+    """Before it, with the script's own evaluation left as it is; DDPG and TD3 have no fourth seed."""
+    over, written, numbers = experiment("overestimation"), {}, iter(range(100))
+
+    def train(script, task, seed, names, changes):
+        play = changes["play"](lambda *what: what)
+        args = types.SimpleNamespace(gamma=0.9, eval_interval=task["eval_interval"])
+        for _ in range(2):
+            assert play("agent", args, None, []) == ("agent", args, None, [])
+
+    def q_and_return(script, agent, env_id, gamma):
+        assert (agent, gamma) == ("agent", 0.9)
+        return next(numbers), f"{script} on {env_id}"
+
+    monkeypatch.setattr(over, "train", train)
+    monkeypatch.setattr(over, "q_and_return", q_and_return)
+    monkeypatch.setattr(over, "write", lambda _, script, seed, rows: written.update({script: rows}))
+    over.run(4)
+    assert [*written] == ["dqn", "ddqn"]
+    followed = "dqn on LunarLander-v3"
+    first, second = [(5_000, "q", 0), (5_000, "return", followed)], [(10_000, "q", 1), (10_000, "return", followed)]
+    assert written["dqn"] == first + second
+    over.run(3)
+    assert [*written] == ["dqn", "ddqn", "ddpg", "td3"] and written["td3"][1][2] == "td3 on Hopper-v5"
+
+
+@pytest.fixture
+def played(experiment, monkeypatch):
+    """Plays a script's agent under a disturbance: the measure, and what the environment and the agent saw of it."""
+    import numpy as np
+
+    robustness = experiment("robustness")
+    script = types.ModuleType("script_of_this_test")
+    monkeypatch.setitem(sys.modules, script.__name__, script)
+
+    def call(disturbance, level, sampled=False, batched=False, action=0.9):
+        seen = types.SimpleNamespace(seeds=[], obs=[], actions=[], velocities=[])
+
+        class Env:
+            spec, state = types.SimpleNamespace(id="Pendulum-v1"), np.zeros(2)
+            m = 2.0
+
+            @property
+            def unwrapped(self):
+                return self
+
+            def reset(self, seed):
+                seen.seeds.append(seed)
+                self.time, self.state[:] = 0, 0
+                return np.zeros(3, np.float32), {}
+
+            def step(self, action):
+                self.time += 1
+                assert self.time <= 100, "the episode was over"
+                seen.actions.append(action.copy())
+                seen.velocities.append(self.state[1])
+                self.state[:] = 0
+                done = self.time == 100
+                ends = seen.seeds[-1] % 2 == 0
+                info = {"episode": {"r": np.float32(10 * seen.seeds[-1])}} if done else {}
+                return np.zeros(3, np.float32), 0.0, done and ends, done and not ends, info
+
+        class Agent:
+            def act(self, obs, explore):
+                assert explore is sampled and obs.shape == ((1, 3) if batched else (3,))
+                seen.obs.append(obs)
+                return np.full((1, 1) if batched else 1, action, np.float32)
+
+        env = Env()
+        script.make_env = lambda env_id: env if env_id == "Pendulum-v1" else None
+        run_class = type("Run", (), {"__module__": script.__name__})
+        run = run_class()
+        run.agent, run.args = Agent(), types.SimpleNamespace(env_id="Pendulum-v1", **{"num_envs": 1} if batched else {})
+        seen.mean, seen.mass = robustness.played(disturbance, level, sampled)(run), env.m
+        return seen
+
+    return call
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("sampled, batched", [(False, False), (True, False), (True, True)])
+def test_agents_of_the_test_of_robustness_are_played_on_five_seeds(played, sampled, batched):
+    """0 to 4, whose returns are 0 to 40; the policy is the one that is asked for, and nothing disturbs it."""
+    import numpy as np
+
+    seen = played("none", 0, sampled, batched)
+    assert seen.mean == 20 and seen.seeds == [0, 1, 2, 3, 4] and seen.mass == 2
+    assert all((obs == 0).all() for obs in seen.obs) and not any(seen.velocities)
+    assert np.unique(seen.actions).tolist() == [np.float32(0.9)] and seen.actions[0].shape == (1,)
+
+
+@pytest.mark.benchmark
+def test_disturbances_have_their_sizes(played):
+    """Noise of deviation 0.3 on all that is seen and on actions, which stay in their bounds; half of the mass in all
+    episodes; a push of deviation 4 in a twentieth of 500 steps, the same ones for every agent."""
+    import numpy as np
+
+    seen = played("obs", 0.3)
+    noise = np.array(seen.obs)
+    assert noise.std() == pytest.approx(0.3, rel=0.1) and abs(noise.mean()) < 0.05
+    assert np.unique(noise).size == noise.size and np.unique(seen.actions).size == 1
+    actions = np.array(played("action", 0.3, action=0.0).actions)
+    assert actions.std() == pytest.approx(0.3, rel=0.1) and actions.dtype == np.float32
+    actions = np.array(played("action", 0.3, action=0.9).actions)
+    assert actions.max() == 1 and actions.min() > -0.5 and 0.25 < (actions == 1).mean() < 0.5
+    assert played("mass", 0.5).mass == 1
+    pushes = np.array(played("push", 4.0).velocities)
+    assert 12 <= (pushes != 0).sum() <= 40 and 2.5 < pushes[pushes != 0].std() < 5.5
+    assert played("push", 4.0, action=-0.1).velocities == pushes.tolist()
+
+
+@pytest.mark.benchmark
+def test_disturbances_of_the_pendulum_on_a_cart(experiment):
+    """The pole's mass and inertia, not the cart's; a push is one of both velocities."""
+    import numpy as np
+
+    robustness = experiment("robustness")
+    env = robustness.gym.make("InvertedPendulum-v5")
+    env.reset(seed=0)
+    model, data = env.unwrapped.model, env.unwrapped.data
+    mass, inertia = model.body_mass.copy(), model.body_inertia.copy()
+    robustness.scale_mass(env, 2.0)
+    pole = model.body("pole").id
+    changed = model.body_mass / np.where(mass > 0, mass, 1)
+    assert changed[pole] == 2 and np.delete(model.body_mass, pole).tolist() == np.delete(mass, pole).tolist()
+    assert np.allclose(model.body_inertia[pole], 2 * inertia[pole])
+    before = data.qvel.copy()
+    robustness.push(env, 100.0, np.random.default_rng(0))
+    assert (np.abs(data.qvel - before) > 1).all() and np.unique(data.qvel - before).size == 2
+    env.close()
+
+
+@pytest.mark.benchmark
+def test_agents_are_tested_for_robustness_once_at_the_end_and_as_the_names_say(experiment, monkeypatch):
+    """By the policy's mean and by sampled actions, which TD3 has not; the level is that of the name."""
+    robustness, asked = experiment("robustness"), {}
+    monkeypatch.setattr(robustness, "train", lambda *what: what)
+    monkeypatch.setattr(robustness, "played", lambda *what: what)
+    monkeypatch.setattr(robustness, "write", lambda _, kind, seed, what: asked.update({(kind, seed): what}))
+    robustness.run(4)
+    for (kind, number), (script, arguments, seed, names, changes, measures) in asked.items():
+        assert number == seed == 4 and names == [] and not changes
+        assert arguments["eval_interval"] == arguments["total_timesteps"]
+        assert len(measures) == 9 * (1 if script == "td3" else 2) and arguments["env_id"] in kind
+        for name, (disturbance, level, sampled) in measures.items():
+            assert name == f"{disturbance} {level} {'sampled' if sampled else 'deterministic'}"
+        assert ("none 0 sampled" in measures) == (script != "td3") and "none 0 deterministic" in measures
+    bounds = robustness.interval(robustness.np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert bounds == pytest.approx((1.8, 4.2)), "bounds of 90 % are 2 and 4"
+
+
+@pytest.mark.benchmark
+def test_kinds_of_the_experiment_about_the_bonus(experiment, monkeypatch):
+    """From 0.05 to a hundredth of it at the end of training, or learned towards 0.9 and 1 nats of the two scripts."""
+    entropy, asked = experiment("entropy"), {}
+    monkeypatch.setattr(entropy, "train", lambda script, task, seed, names, changes: (task, changes))
+    monkeypatch.setattr(entropy, "write", lambda _, kind, seed, what: asked.update({kind: what}))
+    entropy.run(1)
+    for script, target in (("ppo_discrete", 0.9), ("ppo_continuous", 1.0)):
+        of = {kind: asked[f"{script}__{kind}"] for kind in entropy.KINDS}
+        task = {name: of["none"][0][name] for name in ("env_id", "total_timesteps", "eval_interval")}
+        assert of["none"] == (task | {"ent_coef": 0.0}, {}) and task["eval_interval"] == 0
+        assert of["subtracted"] == (task | {"ent_coef": 0.05}, {})
+        assert of["added"] == (task | {"ent_coef": 0.05}, {"total_loss": entropy.add})
+        for kind in ("linear", "exponential"):
+            moves = {"ent_coef_schedule": kind, "ent_coef_end": 0.0005, "ent_coef_duration": task["total_timesteps"]}
+            assert of[kind] == (task | {"ent_coef": 0.05} | moves, {})
+        assert of["learned"] == (task | {"ent_coef": 0.05, "ent_autotune": True, "target_entropy": target}, {})
+
+
+@pytest.mark.benchmark
+def test_divergences_by_hand(experiment, monkeypatch):
+    """N(0, 2) from N(8, 2): 64 / 8; from N(3, 1): 13 / 2 - 1/2 - log 2. The density with two humps has mean -0.6 and
+    deviation 3.08: the nearest Gaussian that covers it has them, the other direction's is its larger hump."""
+    import math
+
+    import numpy as np
+
+    kl, written = experiment("kl"), []
+    monkeypatch.setattr(kl, "GRID", np.linspace(-30, 30, 601))
+    two = kl.log_normal(kl.GRID, 0, 2)
+    assert kl.divergence(two, kl.log_normal(kl.GRID, 8, 2)) == pytest.approx(8, abs=1e-6)
+    assert kl.divergence(two, kl.log_normal(kl.GRID, 3, 1)) == pytest.approx(6 - math.log(2), abs=1e-6)
+    monkeypatch.setattr(kl, "write", lambda *what: written.append(what))
+    kl.run(3)
+    [(figure, kind, seed, rows)] = written
+    assert (figure, kind, seed) == ("kl", "all", 3)
+    of = {name: {round(x, 1): value for x, one, value in rows if one == name} for name in {row[1] for row in rows}}
+    assert [*of["mean"]] == [500, 1000, 2000, 3000, 4000, 5000]
+    assert all(abs(mean - 8) < 1 and of["sum"][n] == pytest.approx(n * mean) for n, mean in of["mean"].items())
+    assert of["exact by std"][2.0] == pytest.approx(9 / 8, abs=1e-6) and [*of["exact by std"]][-1] == 20
+    assert all(abs(of["estimate by std"][std] - exact) < 0.4 for std, exact in of["exact by std"].items() if std > 1)
+    assert of["two humps"][-3.0] == pytest.approx(0.6 / 2.5066, abs=1e-3)
+    peaks = {name: max(of[name], key=of[name].get) for name in ("forward", "reverse")}
+    assert peaks == {"forward": -0.6, "reverse": -3.0}
+    assert of["forward"][-0.6] == pytest.approx(1 / 3.1 / 2.5066, abs=1e-3)
+    assert of["reverse"][-3.0] == pytest.approx(1 / 1.0 / 2.5066, rel=0.05)
+
+
+DRAWN = {  # by file and panel: what benchmark/notes/README.md says of the last values of some lines, rounded like that
+    "time_limits": {0: {"V of the state at the limit counts": "-150", "the limit taken for an end": "-1019"}},
+    "td3_parts": {1: {"TD3": "111", "without twins": "236", "without delay": "139", "without smoothing": "136"}},
+    "reward_scale": {
+        1: {
+            "fixed": "0.56",
+            "fixed, rewards as they are": "0.74",
+            "line": "0.24",
+            "learned, rewards as they are": "0.57",
+        }
+    },
+    "temperature": {1: {"learned by note 001's loss": "-3.5"}, 2: {"α = 0.2": "0.2"}},
+    "stages": {0: {"entropy, jump": "-0.5", "entropy, line": "-0.6"}},
+    "premature": {
+        0: {"c = 0.0": "0.20", "c = 0.1": "0.36", "c = 0.3": "0.84", "c = 0.5": "1.00"}
+    },  # k of five: 0.2 + 0.8 k / 5
+    "heads": {0: {"learned c, target 0.5 for all": "0.5"}, 3: {"learned c, target 0.5 for all": "2.6"}},
+    "kl": {0: {"their mean": "8"}},
+    "gradient_steps": {1: {"1 update in a step": "-132", "4 updates in a step": "-130"}},
+    "entropy": {},
+    "overestimation": {},
+    "robustness": {},
+    "saturation": {},
+    "toy": {},
+}
+PRINTED = {  # and of what the file prints
+    "overestimation": [
+        "ddpg on Hopper-v5, second half: Q 425.0, measured 117.7\n",  # more than three times as much
+        "td3 on Hopper-v5, second half: Q 104.4, measured 110.8\n",
+        "dqn on LunarLander-v3, second half: Q 36.6, measured 3.1\n",  # 33
+        "    Q - measured, seed by seed: 35.9, 10.7, 45.9, 33.0, 41.8\n",
+        "ddqn on LunarLander-v3, second half: Q 19.7, measured 0.3\n",  # 19, and the second seed's is the larger one
+        "    Q - measured, seed by seed: 7.8, 23.1, 26.5, 19.4, 19.9\n",
+    ],
+    "robustness": [" -329 .* -223 .*", " -240 .* -435 .*", " 664 .*", " 279 .*", r" 26 .*", r" 40 .*"],
+    "toy": ["ddpg.py: 5 of 100 do not go left", "td3.py: 2 of 100 do not go left"],
+    "entropy": ["ppo_discrete, learned: entropy at the end 0.624, 0.595, 0.608\n"],
+}
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", DRAWN)
+def test_figures_about_the_notes_show_what_is_said_of_them(experiment, monkeypatch, tmp_path, capsys, name):
+    from matplotlib import pyplot as plt
+
+    module = experiment(name)
+    monkeypatch.setattr(module, "FIGURES", tmp_path)
+    plt.close("all")
+    module.draw()
+    names = {path.name for path in (ROOT / "benchmark" / "figures").glob(f"{name}*.png")}
+    assert names and {path.name for path in tmp_path.iterdir()} == names
+    panels = plt.gcf().axes
+    for number, lines in DRAWN[name].items():
+        drawn = {line.get_label(): line.get_ydata()[-1] for line in panels[number].lines}
+        for label, said in lines.items():
+            assert f"{drawn[label]:.{len(said.partition('.')[2])}f}" == said, label
+    printed = capsys.readouterr().out
+    for pattern in PRINTED.get(name, []):
+        assert re.search(pattern, printed), pattern
+    plt.close("all")
 
 
 @pytest.mark.benchmark
@@ -951,12 +1530,87 @@ def test_commands_of_wall_time_runs(wall_time):
 
 
 @pytest.mark.benchmark
+@pytest.mark.parametrize("library", ["sb3", "sbx"])
+def test_peers_of_wall_time_runs_are_as_they_come_and_are_played_without_noise(wall_time, monkeypatch, capsys, library):
+    """Ten episodes on seeds 10,000 to 10,009, in an environment that is not the one of training, at the first step from
+    every tenth on; the peer takes four steps at a time. Half of the episodes return 2 and half, which are cut, 3."""
+    made, envs = [], []
+
+    class Env:
+        """Rewards an action that is one more than what was seen; ends after two steps or, cut off, three."""
+
+        def reset(self, seed):
+            self.seed, self.steps = seed, 0
+            self.seeds.append(seed)
+            return seed, {}
+
+        def step(self, action):
+            self.steps += 1
+            is_odd = self.seed % 2 == 1
+            return action, float(action == self.seed + self.steps), self.steps == 2 and not is_odd, self.steps == 3, {}
+
+    def make(env_id):
+        envs.append(Env())
+        envs[-1].id, envs[-1].seeds = env_id, []
+        return envs[-1]
+
+    class PPO:
+        def __init__(self, policy, env, **options):
+            self.env = env
+            made.append((policy, env.id, options))
+
+        def predict(self, obs, deterministic=False):
+            return obs + deterministic, None
+
+        def learn(self, total, callback):
+            callback.model = self
+            for callback.num_timesteps in range(4, total + 1, 4):
+                assert callback._on_step() is True
+            assert self.env.seeds == [], "the environment of training is left alone"
+
+    modules = {"gymnasium": {"make": make}, "stable_baselines3.common.callbacks": {"BaseCallback": object}}
+    modules |= {"stable_baselines3.common": {}, "stable_baselines3": {}, "sbx": {}}
+    modules[{"sb3": "stable_baselines3", "sbx": "sbx"}[library]]["PPO"] = PPO
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(wall_time, "CASES", {"ppo_continuous": ("PPO", "Task-v0", 4_000, 10, 1)})
+    line = wall_time.command("ppo_continuous", library, 7, "FOLDER")
+    monkeypatch.setattr(sys, "argv", ["-c", *line[3:]])
+    exec(line[2], {})
+    assert made == [("MlpPolicy", "Task-v0", {"seed": 7})]
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == [f"step {step}: evaluation 2.50" for step in (12, 20, 32)]
+    assert said[-1] == "step 4,000: evaluation 2.50" and len(said) == 400
+    assert [env.seeds[:12] for env in envs if env.seeds] == [[*range(10_000, 10_010), 10_000, 10_001]]
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("program, why", [("print('no task')", "no task"), ("", "no evaluation")])
+def test_a_wall_time_run_that_ends_well_without_an_evaluation_is_no_result(wall_time, tmp_path, program, why):
+    with pytest.raises(RuntimeError, match=why):
+        wall_time.measure([sys.executable, "-c", program], 20, None, tmp_path)
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("best, common", [([128.9], 120), ([3512.0], 3500), ([95.4], 95), ([-123.0], -130)])
+def test_return_that_all_libraries_reach_has_two_digits(wall_time, best, common):
+    """Rounded down, so that it is reached; below 0 too. Of three seeds the one in the middle counts, at its best."""
+    import numpy as np
+
+    curves = [np.array([[1, value - 1], [2, value], [3, value - 9]]) for value in (*best, 9_999, -9_999)]
+    assert wall_time.common_return({"sb3": curves, "sbx": [curves[1]]}) == pytest.approx(common)
+
+
+@pytest.mark.benchmark
 def test_file_of_a_wall_time_run_says_what_it_was_made_by_and_is_whole(wall_time, monkeypatch):
     """Ours with its commit and code, a peer's without; of a disk that is full in the middle there is none."""
-    measured = []
+    measured, seed = [], 2
 
     def measure(line, seconds, core, folder):
         measured.append((seconds, core))
+        assert line == wall_time.command("dqn", library, seed, folder) and Path(folder).is_dir()
         return [(1.234, 1_000, -2.0), (60.0, 2_000, 3.5)]
 
     monkeypatch.setattr(wall_time, "measure", measure)
@@ -973,8 +1627,8 @@ def test_file_of_a_wall_time_run_says_what_it_was_made_by_and_is_whole(wall_time
         "sbx": ["", "sbx-rl 1, jax 1, gymnasium 1, mujoco 1"],
     }.items():
         wall_time.LIBRARIES.setdefault(library, library)
-        wall_time.run("dqn", library, 2, cores)
-        text = wall_time.path_of("dqn", library, 2).read_text("utf-8")
+        wall_time.run("dqn", library, seed, cores)
+        text = wall_time.path_of("dqn", library, seed).read_text("utf-8")
         rows = "seconds,step,return\n1.23,1000,-2.000\n60.00,2000,3.500\n"
         assert text == f"# versions: {versions}\n# machine: A\n{made_by}{rows}"
         assert [curve.tolist() for curve in wall_time.read("dqn", library)] == [[[1.23 / 60, -2.0], [1.0, 3.5]]]
@@ -986,8 +1640,9 @@ def test_file_of_a_wall_time_run_says_what_it_was_made_by_and_is_whole(wall_time
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "write_text", write_half)
+    library, seed = "plainrl", 1
     with pytest.raises(OSError, match="no space"):
-        wall_time.run("dqn", "plainrl", 1, cores)
+        wall_time.run("dqn", library, seed, cores)
     assert len(wall_time.read("dqn", "plainrl")) == 1
 
 
