@@ -668,6 +668,7 @@ MUTANTS = {
             'a cluster that is not there is a traceback': ('except (ConnectionError, ValueError) as error:\n            sys.exit', 'except ConnectionError as error:\n            sys.exit'),
             'a cluster that is asked for is not used': ('(run_on_ray if options.ray else run_here)(left', 'run_here(left'),
             'the time of a run elsewhere is that of its machine': ('progress_line(run, folder, time.monotonic() - begun))', 'progress_line(run, folder, time.monotonic()))'),
+            'a result does not say which Python made it': ('f"{machine()}, Python {platform.python_version()}"', 'machine()'),
         },
     },
     "benchmark/report": {
@@ -735,6 +736,7 @@ MUTANTS = {
         "benchmark": {
             'compiled is not': ('["--compile" if "compiled" in contestant else "--no-compile"]', '["--no-compile"]'),
             'what was measured first stays': ('{**kept, str(threads): rounds}', '{str(threads): rounds, **kept}'),
+            'a peer that fails is a traceback': ('if result.returncode or "going on', 'if (result.returncode and contestant.startswith("PlainRL")) or "going on'),
         },
         "grid": {
             'the clock has the warm-up in it': ('if event.step >= warm_up]', 'if event.step >= 0]'),
@@ -787,6 +789,7 @@ MUTANTS = {
         "benchmark": {
             "evaluations' seconds count": ('                clock.total += time.process_time() - clock.since\n                super().evaluate_if_due()\n', '                super().evaluate_if_due()\n                clock.total += time.process_time() - clock.since\n'),
             'seconds begin before the last evaluation': ('                super().evaluate_if_due()\n                clock.since = time.process_time()\n', '                clock.since = time.process_time()\n                super().evaluate_if_due()\n'),
+            'seconds are those of one seed': ('axes[1].plot(np.mean(seconds, 0), returns', 'axes[1].plot(seconds[0], returns'),
         },
     },
     "benchmark/notes/toy": {
@@ -934,6 +937,7 @@ MUTANTS = {
             'returns below 0 have no digits': ('math.log10(abs(lowest))', 'math.log10(lowest)'),
             'the common return is rounded up': ('math.floor(lowest / unit) * unit', 'math.ceil(lowest / unit) * unit'),
             'the last return is the best': ('np.median([curve[:, 1].max() for curve in seeds])', 'np.median([curve[-1, 1] for curve in seeds])'),
+            'a byte of another encoding ends a run by wall time': (', "errors": "replace"}', '}'),
         },
     },
     "benchmark/peer": {

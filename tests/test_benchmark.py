@@ -349,6 +349,10 @@ def test_the_speed_of_a_script_is_measured_as_its_name_says(monkeypatch):
     status = 0
     with pytest.raises(SystemExit, match="going on without"):
         speed.measure("td3", "PlainRL compiled", 1, 1_000, False)
+    fails = subprocess.CompletedProcess([], 1, "", "no memory")
+    monkeypatch.setattr(speed.subprocess, "run", lambda *_, **__: fails)
+    with pytest.raises(SystemExit, match="SB3 failed:\nno memory"):
+        speed.measure("td3", "SB3", 1, 1_000, False)
 
 
 def test_speeds_of_another_number_of_threads_stay_if_all_else_is_equal(tmp_path, monkeypatch):
@@ -1237,6 +1241,29 @@ def test_what_is_said_of_that_task_is_in_its_data(monkeypatch):
 
 
 @pytest.mark.benchmark
+def test_what_is_said_of_gradient_steps_is_in_their_data_and_their_figure(experiment, monkeypatch, tmp_path):
+    """benchmark/notes/README.md and R003-53: after how many steps and seconds a seed holds the pendulum up for good."""
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    steps_of = experiment("gradient_steps")
+    monkeypatch.setattr(steps_of, "FIGURES", tmp_path)
+    plt.close("all")
+    steps_of.draw()
+    by_steps, by_seconds = plt.gcf().axes
+    found = []
+    for number, line, other in zip((1, 2, 4), by_steps.lines, by_seconds.lines, strict=True):
+        steps, returns = steps_of.read("gradient_steps", str(number), "eval/episodic_return")
+        _, seconds = steps_of.read("gradient_steps", str(number), "seconds")
+        first = [np.flatnonzero(of_seed < -200)[-1] + 1 for of_seed in returns]
+        found.append((round(steps[first].mean()), round(seconds[[0, 1, 2], first].mean())))
+        assert line.get_xdata().tolist() == steps.tolist() and line.get_label().startswith(f"{number} update")
+        assert other.get_xdata()[-1] == pytest.approx(sum(seconds[:, -1]) / 3), "the mean of the seeds"
+    assert found == [(6_000, 79), (3_750, 89), (2_667, 115)]
+    plt.close("all")
+
+
+@pytest.mark.benchmark
 def test_what_is_said_of_saturated_actors_is_in_their_data(monkeypatch):
     """benchmark/notes/README.md: which seeds stand still in the end, and how many were at the bounds before."""
     monkeypatch.syspath_prepend(ROOT / "benchmark" / "notes")
@@ -1591,6 +1618,14 @@ def test_peers_of_wall_time_runs_are_as_they_come_and_are_played_without_noise(w
 def test_a_wall_time_run_that_ends_well_without_an_evaluation_is_no_result(wall_time, tmp_path, program, why):
     with pytest.raises(RuntimeError, match=why):
         wall_time.measure([sys.executable, "-c", program], 20, None, tmp_path)
+
+
+@pytest.mark.benchmark
+def test_bytes_of_another_encoding_do_not_end_a_wall_time_run(wall_time, tmp_path):
+    """Of a simulator that prints in Latin-1, say."""
+    program = "import sys; sys.stdout.buffer.write(b'caf\\xe9\\nstep 5: evaluation 2.0\\n')"
+    ((_, step, value),) = wall_time.measure([sys.executable, "-c", program], 20, None, tmp_path)
+    assert (step, value) == (5, 2)
 
 
 @pytest.mark.benchmark

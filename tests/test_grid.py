@@ -5,13 +5,14 @@ import importlib
 import itertools
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import types
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -643,6 +644,8 @@ def test_threads_of_a_run_are_those_of_its_arguments(tmp_path, monkeypatch):
     assert [options["pass_fds"] for options in asked] == [(), (7,)], "the lock, which it holds as long as it lives"
     assert (seen["OMP_NUM_THREADS"], seen["WANDB_TAGS"]) == ("1", "benchmark,td3,Pendulum-v1")
     [here] = json.loads((tmp_path / "made_on.json").read_text())  # the same machine is named once
+    assert here["machine"] == f"{runner.machine()}, Python {platform.python_version()}"
+    assert here["versions"].startswith(f"torch {version('torch')}, gymnasium {version('gymnasium')}, ")
     there = {"versions": "others", "machine": "another"}
     (tmp_path / "made_on.json").write_text(json.dumps([there]))
     runner.start(grid.Run("td3", "Pendulum-v1", "", 1, {}), tmp_path, tmp_path, False)
