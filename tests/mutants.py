@@ -737,6 +737,7 @@ MUTANTS = {
             'compiled is not': ('["--compile" if "compiled" in contestant else "--no-compile"]', '["--no-compile"]'),
             'what was measured first stays': ('{**kept, str(threads): rounds}', '{str(threads): rounds, **kept}'),
             'a peer that fails is a traceback': ('if result.returncode or "going on', 'if (result.returncode and contestant.startswith("PlainRL")) or "going on'),
+            'speeds of another machine stay': ('if {name: before.get(name) for name in about} == about else', 'if before.get("code") == about["code"] else'),
         },
         "grid": {
             'the clock has the warm-up in it': ('if event.step >= warm_up]', 'if event.step >= 0]'),

@@ -367,6 +367,11 @@ def test_speeds_of_another_number_of_threads_stay_if_all_else_is_equal(tmp_path,
     assert json.loads(path.read_text())["rounds"] == {"1": [{"SB3": 4.0}], "2": [{"SB3": 2.0}]}, "measured again"
     speed.save("td3", {"code": "b"}, 1, [{"SB3": 3.0}])
     assert json.loads(path.read_text()) == {"code": "b", "rounds": {"1": [{"SB3": 3.0}]}}
+    about = {"machine": "A", "versions": "v", "device": "cpu", "code": "b"}
+    for name in about:
+        speed.save("td3", about, 1, [{"SB3": 1.0}])
+        speed.save("td3", about | {name: "another"}, 2, [{"SB3": 2.0}])
+        assert json.loads(path.read_text())["rounds"] == {"2": [{"SB3": 2.0}]}, name
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
