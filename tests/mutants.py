@@ -697,6 +697,7 @@ MUTANTS = {
             'a mark of no table is emptied': ('{made[match[2]]}', '{made.get(match[2])}'),
             'a file of notes that fails is passed over': ('[sys.executable, path], check=True', '[sys.executable, path], check=False'),
             'what was published without a deviation cannot be drawn': ('one.get("sd"), **style', 'one["sd"], **style'),
+            'what was published of other scripts is in a figure': ('figures_of(chosen, load_published())', 'figures_of(rows, load_published())'),
         },
     },
     "benchmark/plot": {

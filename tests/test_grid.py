@@ -1301,14 +1301,15 @@ def test_report_fills_the_readmes_draws_the_figures_and_runs_the_notes_that_have
     monkeypatch.setattr(report, "BENCHMARK", benchmark)
     monkeypatch.setattr(report, "tables", lambda: {"speed": "| 1 |", "main": "| 2 |"})
     monkeypatch.setattr(report, "load_rows", lambda: [made_row(), made_row(script="dqn"), made_row(variant="few")])
-    monkeypatch.setattr(report, "load_published", lambda: {"figures": []})
-    monkeypatch.setattr(report, "draw_curves", lambda rows, _, path: drawn.append(([r.script for r in rows], path)))
+    theirs = {"script": "dqn", "environment": "Hopper-v5", "metric": "eval", "steps": 100}
+    monkeypatch.setattr(report, "load_published", lambda: {"figures": [theirs]})
+    monkeypatch.setattr(report, "draw_curves", lambda rows, *rest: drawn.append(([r.script for r in rows], *rest)))
     report.main()
     filled = "a\n<!-- table: speed -->\n\n| 1 |\n\n<!-- end -->\n<!-- table: main -->\n\n| 2 |\n\n<!-- end -->\nb"
     assert [path.read_text("utf-8") for path in readmes] == [filled] * 3
     assert drawn == [
-        ([script], benchmark / "figures" / f"{name}.png")
-        for name, script in (("discrete", "dqn"), ("continuous", "td3"))
+        ([script], published, benchmark / "figures" / f"{name}.png")
+        for name, script, published in (("discrete", "dqn", [theirs]), ("continuous", "td3", []))
     ]
     assert [path.name for path in (benchmark / "notes").glob("*.png")] == ["kl.png"]
     (benchmark / "notes" / "kl.py").write_text("raise SystemExit('its data are of another time')")
