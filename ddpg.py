@@ -27,7 +27,7 @@ Algorithm  in each environment step (the paper's Algorithm 1):
            Q̄ ← τ Q + (1 - τ) Q̄, and so μ̄                                                 polyak_update
 
 Differs    the mask (1 - d): without it Q would bootstrap past the end of the task
-from the   networks, batch size, τ, Gaussian noise and random actions at first are those of the code of TD3's authors
+from the   networks, initial weights, batch size, τ, Gaussian noise and random first actions: from TD3's authors' code
 paper      no weight decay; the actor's step size is the critic's, as in Spinning Up and Tianshou
            the action is clipped before it is executed and stored, so that the buffer holds what was executed
 
