@@ -1291,6 +1291,17 @@ def test_what_is_said_of_saturated_actors_is_in_their_data(monkeypatch):
     assert stand == {"ddpg": 3, "ddpg-small": 0, "ddpg-slow": 1, "td3": 1, "td3-small": 1, "td3-slow": 0}
     assert returned == 4
     assert fisher_exact([[3, 7], [0, 10]]).pvalue == pytest.approx(0.21, abs=0.005)
+    last = {}  # mean and deviation, over seeds, of the last four evaluations
+    for task in ("HalfCheetah", "Hopper", "Walker2d"):
+        for change in ("-small", ""):
+            steps, returns = saturation.read("saturation", f"ddpg-{task}-v5{change}", "eval/episodic_return", (1, 2, 3))
+            assert returns.shape == (3, 40) and steps[-1] == 100_000
+            of_seeds = returns[:, -4:].mean(1)
+            last[task + change] = f"{of_seeds.mean():,.0f} ± {of_seeds.std(ddof=1):,.0f}"
+    text = " ".join((ROOT / "benchmark" / "notes" / "README.md").read_text("utf-8").split())
+    with_it = "{HalfCheetah-small} on HalfCheetah, {Hopper-small} on Hopper and {Walker2d-small} on Walker2d"
+    without = "without it {HalfCheetah}, {Hopper} and {Walker2d}. That is less"
+    assert with_it.format(**last) in text and without.format(**last) in text
 
 
 @pytest.mark.benchmark
