@@ -201,6 +201,7 @@ MUTANTS = {
             'no run on Windows': ('    except (ImportError, OSError):', '    except OSError:'),
             'no buffer outside of Linux': ('        return math.inf\n', '        return 0.0\n'),
             'all memory of a GPU is free': ('torch.cuda.mem_get_info(device)[0]', 'torch.cuda.mem_get_info(device)[1]'),
+            'whether a module can be filmed is tried out before it is refused': ('    check_module(args)\n', '    if args.capture_video:\n        make_env(args.env_id, render=True).reset()\n    check_module(args)\n'),
             'no module beside the script': ('    if Path(__file__).resolve().is_relative_to(folder):', '    if False:'),
             'how MuJoCo draws is not up to the user': ('os.environ.setdefault("MUJOCO_GL", "egl")', 'os.environ["MUJOCO_GL"] = "egl"'),
             'MuJoCo needs a display': ('os.environ.setdefault("MUJOCO_GL", "egl")', 'pass'),

@@ -550,6 +550,18 @@ def test_module_of_heads_in_a_folder_of_runs_is_not_imported(tmp_path, monkeypat
         ppo_discrete.check_args(args)
 
 
+@pytest.mark.parametrize("script", ALL)
+def test_module_in_a_folder_of_runs_is_not_imported_to_find_out_whether_it_can_be_filmed(tmp_path, monkeypatch, script):
+    """A run goes on by arguments of its own, and a stranger's may ask for videos."""
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "trap.py").write_text("raise SystemExit('was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path / "stranger"))
+    module = importlib.import_module(script)
+    for how in ({"out_dir": str(tmp_path)}, {"resume": str(tmp_path / "stranger")}):
+        with pytest.raises(module.UsageError, match="is not imported"):
+            module.check_args(module.Args(env_id="trap:X-v0", capture_video=True, **how))
+
+
 @pytest.mark.parametrize("script", ["dqn", "ppo_continuous"])
 def test_module_elsewhere_is_imported(main_of, tmp_path, monkeypatch, script):
     """In a package, and from the folder above that of the runs; what lies nowhere gets a hint."""
