@@ -70,6 +70,7 @@ def wait_for(what, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.benchmark
 def test_finished_runs_are_kept_and_skipped_and_a_failed_one_is_named(tmp_path):
     process = start(tmp_path, GOOD + FAILING, "--workers", "2")
     output, _ = process.communicate(timeout=120)
@@ -88,6 +89,7 @@ def test_finished_runs_are_kept_and_skipped_and_a_failed_one_is_named(tmp_path):
     assert "1 runs, 1 finished before" in process.communicate(timeout=60)[0] and process.returncode == 0
 
 
+@pytest.mark.benchmark
 def test_a_stopped_grid_goes_on_where_it_was_and_anew_if_its_arguments_changed(tmp_path):
     log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
     for number in range(2):
@@ -122,6 +124,7 @@ def test_a_killed_runner_leaves_no_runs_behind(tmp_path):
     assert log.stat().st_size == size
 
 
+@pytest.mark.benchmark
 def test_a_run_that_is_killed_is_named_and_resumed_later(tmp_path):
     log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
     process = start(tmp_path, LONG)
@@ -145,6 +148,7 @@ def is_run_in(folder: Path, process: Path) -> bool:
         return False
 
 
+@pytest.mark.benchmark
 def test_a_closed_terminal_stops_the_grid_with_checkpoints(tmp_path):
     """Nothing can be printed any more, and SIGHUP comes."""
     folder = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1"
@@ -165,6 +169,7 @@ def test_a_closed_terminal_stops_the_grid_with_checkpoints(tmp_path):
     assert checkpoint.stat().st_mtime > closed
 
 
+@pytest.mark.benchmark
 def test_nohup_holds(tmp_path):
     log = tmp_path / "runs" / "ppo_continuous" / "Pendulum-v1" / "1" / "log.txt"
     process = start(tmp_path, LONG, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -178,6 +183,7 @@ def test_nohup_holds(tmp_path):
     assert output.count("stopping") == 1 and "0 failed, 1 left" in output
 
 
+@pytest.mark.benchmark
 def test_tracked_runs_have_the_group_of_their_row_and_tags(tmp_path):
     """With a package of wandb's name that notes the environment of the process."""
     (tmp_path / "stub").mkdir()
@@ -205,6 +211,7 @@ def test_a_second_runner_is_refused_while_the_first_works(tmp_path):
     assert "1 left" in first.communicate(timeout=60)[0]
 
 
+@pytest.mark.benchmark
 def test_a_result_of_other_code_is_named_and_made_anew_on_demand(tmp_path):
     short = GOOD.replace("seeds = 2", "seeds = 1")
     start(tmp_path, short).communicate(timeout=60)
