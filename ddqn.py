@@ -208,13 +208,13 @@ class Agent(nn.Module):
         """The greedy policy argmaxₐ Q(s, a) [B]."""
         return self.q_network(obs).argmax(-1)
 
+    @torch.inference_mode()
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
         """action [] for one obs [*obs_shape]: the greedy one, to explore a random one with probability epsilon."""
-        if explore and torch.rand(()).item() < self.epsilon:
+        if explore and torch.rand(()) < self.epsilon:
             return torch.randint(self.num_actions, ()).numpy()
-        with torch.inference_mode():
-            obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-            return self(obs.unsqueeze(0))[0].cpu().numpy()
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        return self(obs.unsqueeze(0))[0].cpu().numpy()
 
     def anneal(self, step: int) -> None:
         """Sets ε for environment step `step`."""
